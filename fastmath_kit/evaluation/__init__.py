@@ -1,0 +1,1 @@
+"""How good a model is: metrics with errors, budget sweeps, reports."""

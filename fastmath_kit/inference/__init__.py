@@ -1,0 +1,1 @@
+"""A prompt to many traces to one answer: engines, solving, voting."""

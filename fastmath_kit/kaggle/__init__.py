@@ -1,0 +1,1 @@
+"""Everything that touches Kaggle: paths, the gateway, the submission."""

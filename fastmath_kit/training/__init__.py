@@ -1,0 +1,1 @@
+"""Problems to a small, fast model: data, SFT, GRPO, quantization."""
