@@ -1,7 +1,7 @@
 r"""Extracts, normalises and compares answers: the only module that parses one.
 
-An answer is what the last real `\boxed{}` of a completion holds. Where its text is a whole number it
-becomes an `int`, otherwise it stays as stripped LaTeX:
+An answer is what the last real `\boxed{}` of a completion holds. Where its text is a whole number
+it becomes an `int`, otherwise it stays as stripped LaTeX:
 
     extract_answer(r"so \boxed{1{,}024}</think>")  # 1024
 
@@ -33,7 +33,7 @@ def extract_boxed(text: str) -> str | None:
     >>> extract_boxed(r"\boxed{\frac{1}{2}} and then \boxed{}")
     '\\frac{1}{2}'
     """
-    answer = None
+    boxes = []  # (start, end) of each closed box's content, in the order they close
     opened: list[int | None] = []  # where each open box's content starts, None for a plain brace
     for token in _TOKEN.finditer(text):
         mark = token.group()
@@ -41,11 +41,13 @@ def extract_boxed(text: str) -> str | None:
             opened.append(None)
         elif mark == "}":
             start = opened.pop() if opened else None
-            if start is not None and is_real_answer(text[start : token.start()]):
-                answer = text[start : token.start()].strip()
+            if start is not None:
+                boxes.append((start, token.start()))
         elif mark.endswith("{") and len(mark) > 2:
             opened.append(token.end())
-    return answer
+    # Only the boxes behind the answer are copied out of the text: nested boxes stay linear.
+    contents = (text[start:end] for start, end in reversed(boxes))
+    return next((content.strip() for content in contents if is_real_answer(content)), None)
 
 
 def is_real_answer(content: str) -> bool:
@@ -90,7 +92,8 @@ def extract_answer(completion: str) -> Answer | None:
 def same_answer(answer: Answer | str | None, gold: Answer | str | None) -> bool:
     """Whether two answers are the same after normalisation; unknown equals nothing.
 
-    Exact for whole numbers. For other answers it compares text: `problems.grading` understands more.
+    Exact for whole numbers. For other answers it compares text; `problems.grading` understands
+    more.
     """
     if answer is None or gold is None:
         return False

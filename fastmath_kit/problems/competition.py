@@ -6,7 +6,7 @@
 `load_competition` also reads a user's own YAML with the fields of `Competition`.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 from fastmath_kit.errors import ConfigError, unknown_name
@@ -57,9 +57,11 @@ class Competition:
             )
         if self.modulus is not None and self.modulus < 1:
             raise ConfigError(f"modulus must be at least 1 or null, got {self.modulus}.")
-        for name in ("num_problems", "notebook_limit_s", "startup_limit_s", "num_gpus"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name} must be positive, got {getattr(self, name)}.")
+        positive = ("num_problems", "notebook_limit_s", "startup_limit_s", "call_limit_s")
+        for name in (*positive, "num_gpus", "num_scored_runs"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:  # also refuses NaN
+                raise ConfigError(f"{name} must be positive, got {value}.")
 
     def legal_answer(self, answer: Answer | None) -> int | None:
         """Returns the answer as this competition counts it, or None if it cannot be one.
@@ -101,21 +103,32 @@ def _read_yaml(path: Path) -> Competition:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML ({error}).") from error
+        reason = " ".join(str(error).split())  # a YAML error spans lines
+        raise ConfigError(f"{path}: not YAML ({reason}).") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected fields such as `name: mine`, got {values!r}.")
     known = {field.name: field for field in fields(Competition)}
     for key, value in values.items():
         if key not in known:
             raise ConfigError(f"{path}: {unknown_name('field', str(key), list(known))}")
-        if not isinstance(value, known[key].type) and not (
-            isinstance(value, int) and known[key].type in (float, float | None)
-        ):
+        if not _has_type(value, known[key].type):
             raise ConfigError(f"{path}: {key} has the wrong type, got {value!r}.")
+    required = [name for name, field in known.items() if field.default is MISSING]
+    if missing := [name for name in required if name not in values]:
+        raise ConfigError(f"{path}: no field {missing[0]!r}. Needed: {', '.join(required)}.")
     try:
         return Competition(**values)
-    except (TypeError, ConfigError) as error:
+    except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def _has_type(value: object, expected: type) -> bool:
+    """Whether a YAML value fits a field; a whole number is also a float, a boolean is no number."""
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, expected) or (
+        isinstance(value, int) and expected in (float, float | None)
+    )
 
 
 _COMPETITIONS = {

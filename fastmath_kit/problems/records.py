@@ -12,15 +12,14 @@ Units: `completion_tokens` counts sampled tokens, without the prompt; `seconds` 
 
 import csv
 import dataclasses
-import os
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from fastmath_kit.errors import DataError
 from fastmath_kit.problems.answers import Answer, parse_answer
+from fastmath_kit.problems.files import atomic_path, read_csv_rows
 
 _REQUIRED_TRACE_COLUMNS = ("problem_id", "sample", "completion_tokens", "answer")
 
@@ -84,43 +83,8 @@ class Vote:
     num_voters: int = 0
 
 
-@contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path` and renames it to `path` if the block succeeds.
-
-    Nothing half-written stays behind: on an error the temporary file is removed and whatever stood
-    at `path` is untouched.
-
-    Raises:
-        DataError: the folder cannot be written, or the disk is full.
-    """
-    path = Path(path)
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be written ({error.strerror or error}). "
-            "Free disk space or choose another folder with --out."
-        ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-
-
 def read_problems(path: str | Path) -> list[Problem]:
     """Reads a problem file.
-
-    Args:
-        path: CSV with the columns `id`, `problem` and, where known, `answer`.
 
     Raises:
         DataError: the file is missing, lacks a column, or a row is empty or repeated. The message
@@ -131,18 +95,13 @@ def read_problems(path: str | Path) -> list[Problem]:
         raise DataError(
             f"{path}: no such problem file. Give a CSV with columns id,problem[,answer]."
         )
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            _check_header(path, reader.fieldnames)
-            rows = list(enumerate(reader, start=2))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a UTF-8 CSV file ({error}). Save it as UTF-8 CSV.") from error
+    (_, header), *rows = read_csv_rows(path) or [(1, [])]
+    _check_header(path, header)
     if not rows:
         raise DataError(f"{path}: has a header but no rows. Add at least one problem.")
     problems, seen = [], {}
-    for row_number, row in rows:
-        problem = _problem(path, row_number, row)
+    for row_number, values in rows:
+        problem = _problem(path, row_number, header, values)
         if problem.id in seen:
             raise DataError(
                 f"{path}: row {row_number}, column id: {problem.id!r} already stands in row "
@@ -153,25 +112,29 @@ def read_problems(path: str | Path) -> list[Problem]:
     return problems
 
 
-def _check_header(path: Path, fieldnames: Sequence[str] | None) -> None:
-    missing = [name for name in ("id", "problem") if name not in (fieldnames or ())]
-    if missing:
-        raise DataError(
-            f"{path}: row 1: no column {missing[0]!r}, found {list(fieldnames or ())}. "
-            "The header must be id,problem or id,problem,answer."
-        )
+def _check_header(path: Path, header: list[str]) -> None:
+    for name in ("id", "problem"):
+        if name not in header:
+            raise DataError(
+                f"{path}: row 1: no column {name!r}, found {header}. "
+                "The header must be id,problem or id,problem,answer."
+            )
+    for name in ("id", "problem", "answer"):
+        if header.count(name) > 1:
+            raise DataError(f"{path}: row 1: the column {name!r} appears twice. Rename one.")
 
 
-def _problem(path: Path, row_number: int, row: dict) -> Problem:
-    if None in row or None in row.values():
+def _problem(path: Path, row_number: int, header: list[str], values: list[str]) -> Problem:
+    if len(values) != len(header):
         raise DataError(
-            f"{path}: row {row_number}: has another number of columns than the header. "
+            f"{path}: row {row_number}: has {len(values)} columns, the header has {len(header)}. "
             "Quote statements that contain commas or line breaks."
         )
+    row = dict(zip(header, values, strict=True))
     for column in ("id", "problem"):
         if not row[column].strip():
             raise DataError(f"{path}: row {row_number}, column {column}: is empty. Fill it in.")
-    solution = (row.get("answer") or "").strip()
+    solution = row.get("answer", "").strip()
     return Problem(id=row["id"].strip(), statement=row["problem"], solution=solution or None)
 
 
@@ -199,11 +162,10 @@ def write_traces(traces: Iterable[Trace], path: str | Path) -> None:
     types["seconds"] = pl.Float64
     names = [field.name for field in dataclasses.fields(Trace)]
     frame = pl.DataFrame(rows, schema={name: types.get(name, pl.String) for name in names})
+    buffer = io.BytesIO()  # polars reports a full disk in several ways, Python in one
+    frame.write_csv(buffer) if Path(path).suffix == ".csv" else frame.write_parquet(buffer)
     with atomic_path(path) as temporary:
-        if Path(path).suffix == ".csv":
-            frame.write_csv(temporary)
-        else:
-            frame.write_parquet(temporary)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def read_traces(path: str | Path) -> list[Trace]:
@@ -219,11 +181,13 @@ def read_traces(path: str | Path) -> list[Trace]:
         raise DataError(f"{path}: no such trace file. Sample one with `fastmath evaluate`.")
     try:
         if path.suffix == ".csv":
-            frame = pl.read_csv(path, infer_schema_length=None)
+            # All text: polars would read the ids 007 and 424e18 as the numbers 7 and 4.24e20.
+            frame = pl.read_csv(path, infer_schema=False)
         else:
             frame = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{path}: not a readable trace file ({error}).") from error
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: not a readable trace file ({reason}).") from error
     for name in _REQUIRED_TRACE_COLUMNS:
         if name not in frame.columns:
             raise DataError(f"{path}: no column {name!r}, found {frame.columns}.")
@@ -233,15 +197,49 @@ def read_traces(path: str | Path) -> list[Trace]:
 
 
 def _trace(path: Path, number: int, row: dict) -> Trace:
-    for name in ("sample", "completion_tokens"):
-        if not isinstance(row[name], int) or row[name] < 0:
-            raise DataError(
-                f"{path}: trace {number}, column {name}: expected a whole number >= 0, "
-                f"got {row[name]!r}."
-            )
-    answer = row["answer"]
-    row["answer"] = None if answer is None else parse_answer(str(answer))
-    row["problem_id"] = str(row["problem_id"])
-    if row.get("solution") is not None:
-        row["solution"] = str(row["solution"])
+    for name in ("problem_id", "sample", "completion_tokens"):
+        if row[name] is None:
+            raise DataError(f"{path}: trace {number}, column {name}: is empty. Fill it in.")
+    for name, convert in _TRACE_VALUES.items():
+        value = row.get(name)
+        if value is not None:
+            try:
+                row[name] = convert(value)
+            except ValueError as error:
+                raise DataError(
+                    f"{path}: trace {number}, column {name}: {error}, got {value!r}."
+                ) from error
     return Trace(**row)
+
+
+def _whole_number(value: int | float | str) -> int:
+    """Returns a count as CSV text, parquet or a pandas frame with gaps (floats) writes it."""
+    number = parse_answer(str(value))
+    if not isinstance(number, int) or number < 0:
+        raise ValueError("expected a whole number >= 0")
+    return number
+
+
+def _boolean(value: bool | str) -> bool:
+    known = {"true": True, "1": True, "false": False, "0": False}
+    if (name := str(value).casefold()) not in known:
+        raise ValueError("expected true or false")
+    return known[name]
+
+
+def _seconds(value: float | str) -> float:
+    try:
+        return float(value)
+    except ValueError as error:
+        raise ValueError("expected a number of seconds") from error
+
+
+_TRACE_VALUES = {
+    "problem_id": str,
+    "sample": _whole_number,
+    "completion_tokens": _whole_number,
+    "answer": lambda value: parse_answer(str(value)),
+    "solution": str,
+    "correct": _boolean,
+    "seconds": _seconds,
+}

@@ -1,0 +1,121 @@
+"""How much of the clock the next problem may have.
+
+A submission answers its problems one at a time before one deadline. A policy maps what is known, a
+`RunState`, to the `Rule` under which the next problem is solved:
+
+    policy = ClipPolicy(base_s=300, high_s=900, num_traces=8, stop_votes=4, max_tokens=32_768)
+    state = RunState(elapsed_s=600, deadline_s=18_000, num_done=0, num_problems=50)
+    policy(state).timeout_s  # 900.0
+
+Policies are pure: they read no clock and keep no history. All times are wall-clock seconds since
+the notebook started.
+"""
+
+from dataclasses import dataclass
+
+from fastmath_kit.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """Limits of one problem.
+
+    Attributes:
+        num_traces: Completions launched at once.
+        stop_votes: Equal answers that end the problem; more than `num_traces` never does.
+        max_tokens: Most completion tokens of one trace.
+        timeout_s: Seconds after which the votes so far decide; 0 skips the problem.
+    """
+
+    num_traces: int
+    stop_votes: int
+    max_tokens: int
+    timeout_s: float
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "num_traces", "stop_votes", "max_tokens")
+        if not self.timeout_s >= 0:
+            raise ConfigError(f"timeout_s must be at least 0, got {self.timeout_s}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState:
+    """What is known before a problem starts.
+
+    Attributes:
+        elapsed_s: Seconds since the notebook started.
+        deadline_s: When the notebook is killed, on the same clock.
+        num_done: Problems answered so far.
+        num_problems: Problems expected in all; the gateway may send more.
+    """
+
+    elapsed_s: float
+    deadline_s: float
+    num_done: int
+    num_problems: int
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "deadline_s", "num_problems")
+        if self.elapsed_s < 0 or self.num_done < 0:
+            raise ConfigError(
+                f"elapsed_s and num_done must be at least 0, got elapsed_s={self.elapsed_s}, "
+                f"num_done={self.num_done}."
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipPolicy:
+    """Gives a problem what the later ones can spare, within a least and a most.
+
+    Each later problem is promised `base_s`; what is left beyond that is this problem's, at least
+    `base_s` or an equal share, whichever is less, and at most `high_s`. The result never exceeds
+    the time that is left. A problem beyond the expected number is treated as if one more followed.
+
+    Source: the rule of the public AIMO 3 notebooks (base 300 s, high 900 s, stop at 4 of 8 equal),
+    with their `max(budget, base)`, which overshoots the deadline, replaced by the equal share.
+
+    Attributes:
+        base_s: Seconds promised to each problem.
+        high_s: Most seconds of one problem.
+        num_traces: As in `Rule`.
+        stop_votes: As in `Rule`.
+        max_tokens: As in `Rule`.
+        reserve_s: Seconds before the deadline that no problem may use.
+    """
+
+    base_s: float
+    high_s: float
+    num_traces: int
+    stop_votes: int
+    max_tokens: int
+    reserve_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "base_s", "num_traces", "stop_votes", "max_tokens")
+        if self.high_s < self.base_s:
+            raise ConfigError(
+                f"high_s must be at least base_s, got high_s={self.high_s}, base_s={self.base_s}. "
+                "Raise high_s or lower base_s."
+            )
+        if self.reserve_s < 0:
+            raise ConfigError(f"reserve_s must be at least 0, got {self.reserve_s}.")
+
+    def __call__(self, state: RunState) -> Rule:
+        """Returns the rule of the next problem; its `timeout_s` is 0 when no time is left."""
+        left_s = max(state.deadline_s - self.reserve_s - state.elapsed_s, 0.0)
+        expected = state.num_problems - state.num_done
+        num_later = expected - 1 if expected > 0 else 1
+        floor_s = min(self.base_s, left_s / (num_later + 1))
+        spare_s = left_s - self.base_s * num_later
+        return Rule(
+            num_traces=self.num_traces,
+            stop_votes=self.stop_votes,
+            max_tokens=self.max_tokens,
+            timeout_s=min(max(spare_s, floor_s), self.high_s),
+        )
+
+
+def _require_positive(config, *names: str) -> None:
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise ConfigError(f"{name} must be positive, got {getattr(config, name)}.")

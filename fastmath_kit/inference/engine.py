@@ -1,0 +1,250 @@
+"""Serves a model folder with vLLM: completions that can be watched and aborted while they grow.
+
+    with VLLMEngine("runs/demo/sft-10", in_process=False) as engine:
+        solve(problem, engine, rule)
+
+vLLM's own `LLMEngine` runs in one owner thread. Callers talk to that thread by a queue, so `poll`
+returns on time even when vLLM hangs, and its death is an `EngineError` at the next call.
+"""
+
+import atexit
+import contextlib
+import gc
+import itertools
+import multiprocessing
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from fastmath_kit.errors import DataError
+from fastmath_kit.inference.environment import starting_environment
+from fastmath_kit.inference.model_folder import has_four_bit_weights, load_tokenizer, read_config
+from fastmath_kit.inference.outbox import Outbox
+from fastmath_kit.inference.protocol import Engine, Sampling, Update
+from fastmath_kit.problems.prompts import STOP, stop_token_id
+
+_LIVENESS_S = 0.25  # how often poll looks whether vLLM's process still lives
+_CLOSE_S = 20.0  # how long close waits for vLLM before it leaves it behind
+
+
+class VLLMEngine(Engine):
+    """vLLM on one model folder. A dead engine raises `EngineError` from `launch` and `poll`.
+
+    Completions that ran when it died get no last update: what earlier polls returned is all.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        in_process: bool,
+        max_model_len: int | None = None,
+        dtype: str = "auto",
+        gpu_memory_utilization: float = 0.9,
+        max_num_seqs: int | None = None,
+        tensor_parallel_size: int = 1,
+        seed: int = 0,
+    ) -> None:
+        """Starts the engine and returns when it can serve.
+
+        Args:
+            model: Folder with config.json, safetensors weights and a tokenizer.
+            in_process: True runs the model in this process, one such engine at a time: it starts in
+                seconds. False gives it processes of its own, as on Kaggle: scripts then need the
+                `if __name__ == "__main__":` guard.
+            max_model_len: Most tokens of prompt and completion; None takes the model's limit.
+            dtype: vLLM's; `auto` also picks bfloat16 for 4-bit weights on a CPU, which need it.
+            gpu_memory_utilization: Fraction of each GPU that vLLM may fill.
+            max_num_seqs: Most completions in one batch; None leaves it to vLLM.
+            tensor_parallel_size: GPUs that share the model.
+            seed: Seed of completions whose `Sampling.seed` is None. An in-process engine also seeds
+                this process's random generators with it.
+
+        Raises:
+            CheckpointError: the folder holds no model this kit can serve.
+            EngineError: vLLM refused to start.
+        """
+        read_config(model)
+        self.name = Path(model).name
+        self.tokenizer = load_tokenizer(model)
+        self._stop_token_id = stop_token_id(self.tokenizer)
+        self._in_process = in_process
+        self._ids = itertools.count()
+        self._commands: queue.SimpleQueue[Callable | None] = queue.SimpleQueue()
+        self._running: dict[str, Update] = {}  # the owner thread's
+        self._outbox = Outbox()
+        self._core = None
+        ready = threading.Event()
+        options = {
+            "model": str(model),
+            "max_model_len": max_model_len,
+            "dtype": dtype,
+            "gpu_memory_utilization": gpu_memory_utilization,
+            "max_num_seqs": max_num_seqs,
+            "tensor_parallel_size": tensor_parallel_size,
+            "seed": seed,
+        }
+        self._owner = threading.Thread(target=self._own, args=(options, ready), daemon=True)
+        self._owner.start()
+        ready.wait()
+        self._outbox.check()
+        atexit.register(self.close)
+
+    def launch(self, prompt_ids: list[int], sampling: Sampling) -> str:
+        """Starts a completion; see `Engine.launch`.
+
+        Raises:
+            DataError: the prompt is empty or leaves no room for a completion.
+            EngineError: the engine is dead or closed.
+        """
+        self._outbox.check()
+        if not 0 < len(prompt_ids) < self._max_model_len:
+            raise DataError(
+                f"a prompt of {len(prompt_ids)} tokens does not fit {self.name}, which takes 1 to "
+                f"{self._max_model_len - 1}. Shorten it or raise max_model_len."
+            )
+        request_id = f"trace-{next(self._ids)}"
+        self._commands.put(partial(self._add, request_id, list(prompt_ids), sampling))
+        return request_id
+
+    def poll(self, timeout_s: float) -> list[Update]:
+        """Returns what changed; see `Engine.poll`. Updates of a dead engine are delivered first."""
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            left_s = max(deadline_s - time.monotonic(), 0.0)
+            updates = self._outbox.take(min(left_s, _LIVENESS_S))
+            if updates or not left_s:
+                return updates
+            self._wake_owner_of_dead_core()
+
+    def abort(self, request_ids: Iterable[str]) -> None:
+        """Ends completions early; each that still ran gets a last update with `abort`."""
+        self._commands.put(partial(self._abort, list(request_ids)))
+
+    def close(self) -> None:
+        """Stops vLLM and frees its memory and processes; a hung vLLM is left behind."""
+        atexit.unregister(self.close)
+        self._commands.put(None)
+        self._owner.join(_CLOSE_S)
+        if self._owner.is_alive() and self._core is not None:
+            self._core.shutdown(timeout=1.0)  # kills the processes
+            self._wake_owner_of_dead_core()
+        multiprocessing.active_children()  # reaps those that ended
+        gc.collect()  # vLLM's objects form cycles
+
+    def _wake_owner_of_dead_core(self) -> None:
+        """Ends vLLM's wait for the output of a process that died; it would wait forever."""
+        if self._core is not None and self._core.resources.engine_dead:
+            from vllm.v1.engine.exceptions import EngineDeadError
+
+            self._core.outputs_queue.put(EngineDeadError())
+
+    # What follows runs in the owner thread only.
+
+    def _own(self, options: dict, ready: threading.Event) -> None:
+        with contextlib.ExitStack() as at_last, contextlib.ExitStack() as at_end:
+            at_last.callback(ready.set)
+            at_end.push(self._record_end)
+            engine = _start(options, in_process=self._in_process)
+            at_last.callback(_shut_down, engine)
+            self._max_model_len = engine.model_config.max_model_len
+            self._core = None if self._in_process else engine.engine_core
+            ready.set()
+            while self._obey(engine):
+                if engine.has_unfinished_requests():
+                    self._publish([self._update(output) for output in engine.step()])
+
+    def _record_end(self, kind, error: BaseException | None, traceback) -> bool:
+        """Makes what ended the owner thread the message of every later call."""
+        message = f"{self.name}: the engine is closed. Start another one."
+        if error is not None:
+            first_line = (str(error).strip() or kind.__name__).splitlines()[0]
+            message = (
+                f"{self.name}: vLLM died or did not start ({kind.__name__}: {first_line}). "
+                "Set VLLM_LOGGING_LEVEL=INFO to see its log; start another engine."
+            )
+        self._outbox.end(message)
+        return True
+
+    def _obey(self, engine) -> bool:
+        """Carries out the queued commands, waiting for one while idle; False to stop."""
+        idle = not engine.has_unfinished_requests()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                command = self._commands.get(block=idle)
+                if command is None:
+                    return False
+                command(engine)
+                idle = False
+        return True
+
+    def _add(self, request_id: str, prompt_ids: list[int], sampling: Sampling, engine) -> None:
+        from vllm import SamplingParams
+        from vllm.inputs import tokens_input
+
+        params = SamplingParams(
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            min_p=sampling.min_p,
+            seed=sampling.seed,
+            stop_token_ids=[self._stop_token_id],  # vLLM adds the model's own eos ids
+            skip_special_tokens=False,
+        )
+        engine.add_request(request_id, tokens_input(prompt_ids), params)
+        self._running[request_id] = Update(request_id=request_id)
+
+    def _abort(self, request_ids: list[str], engine) -> None:
+        running = [self._running[name] for name in request_ids if name in self._running]
+        engine.abort_request([update.request_id for update in running])
+        self._publish([replace(update, finish_reason="abort") for update in running])
+
+    def _update(self, output) -> Update:
+        completion = output.outputs[0]
+        reason = completion.finish_reason
+        stopped = reason == "stop" and completion.stop_reason == self._stop_token_id
+        return Update(
+            request_id=output.request_id,
+            text=completion.text + STOP if stopped else completion.text,
+            completion_tokens=len(completion.token_ids),
+            finish_reason=reason if reason in (None, "stop", "length") else "abort",
+        )
+
+    def _publish(self, updates: list[Update]) -> None:
+        for update in updates:
+            self._running[update.request_id] = update
+            if update.finish_reason is not None:
+                del self._running[update.request_id]
+        self._outbox.put(updates)
+
+
+def _start(options: dict, *, in_process: bool):
+    """Returns vLLM's engine, built in the thread that will step it."""
+    with starting_environment(in_process=in_process):
+        from vllm import EngineArgs
+        from vllm.platforms import current_platform
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        on_cpu = current_platform.is_cpu()
+        four_bit = has_four_bit_weights(read_config(options["model"]))
+        if on_cpu and four_bit and options["dtype"] == "auto":
+            options = {**options, "dtype": "bfloat16"}  # vLLM's 4-bit CPU kernel has no float32
+        args = EngineArgs(
+            **options,
+            enforce_eager=on_cpu,
+            enable_chunked_prefill=not on_cpu,  # vLLM rewinds a seeded CPU generator, and dies
+            enable_prefix_caching=True,
+            load_format="safetensors",
+            disable_log_stats=True,
+            use_tqdm_on_load=False,
+        )
+        return LLMEngine.from_engine_args(args)
+
+
+def _shut_down(engine) -> None:
+    engine.engine_core.shutdown(timeout=_CLOSE_S / 2)
+    engine.renderer.shutdown()

@@ -1,0 +1,79 @@
+"""The clock of a submission and the guard on it, outside every budget policy.
+
+    clock = Clock(start_s=CLOCK_START_S, deadline_s=17_400, num_problems=50, reserve_s=60)
+    clock.left_s(num_done=3)  # the most seconds the fourth problem may take
+
+Time is `time.monotonic()` and counts from the notebook's start: set-up and model loading cost what
+problems cost.
+"""
+
+import time
+from dataclasses import dataclass
+
+from fastmath_kit.budget.policy import RunState
+from fastmath_kit.errors import ConfigError
+
+LATE_S = 5.0  # how long after its time-out a solver may come back before its engine counts as hung
+_FLOOR = 0.2  # of an equal share of all the time: what every problem to come keeps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """When a run started and must end.
+
+    Attributes:
+        start_s: `time.monotonic()` at the notebook's start.
+        deadline_s: When the last answer must be out, in seconds after the start.
+        num_problems: Problems the gateway will send.
+        reserve_s: Kept back before the deadline.
+        call_limit_s: Longest call after the first, None without a limit.
+    """
+
+    start_s: float
+    deadline_s: float
+    num_problems: int
+    reserve_s: float = 60.0
+    call_limit_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.start_s > time.monotonic():
+            raise ConfigError(
+                "the clock's start must be time.monotonic() at the notebook's start, got "
+                f"{self.start_s}, which is still to come."
+            )
+        if not 0 < self.reserve_s < self.deadline_s:
+            raise ConfigError(
+                f"0 < reserve_s < deadline_s must hold, got reserve_s={self.reserve_s}, "
+                f"deadline_s={self.deadline_s}."
+            )
+        if self.num_problems < 1:
+            raise ConfigError(f"num_problems must be at least 1, got {self.num_problems}.")
+
+    def elapsed_s(self) -> float:
+        """Returns the seconds since the start."""
+        return time.monotonic() - self.start_s
+
+    def state(self, num_done: int) -> RunState:
+        """Returns what a policy is told."""
+        return RunState(
+            elapsed_s=self.elapsed_s(),
+            deadline_s=self.deadline_s,
+            num_done=num_done,
+            num_problems=self.num_problems,
+        )
+
+    def left_s(self, num_done: int) -> float:
+        """Returns the most seconds the next problem may take, whatever the policy says.
+
+        Every problem to come keeps a fifth of an equal share of the whole time, or an equal share
+        of the rest if that is less, and after the announced number one more may always come.
+        Negative when the deadline has passed.
+        """
+        usable_s = self.deadline_s - self.reserve_s
+        floor_s = _FLOOR * usable_s / self.num_problems
+        rest_s = usable_s - self.elapsed_s()
+        num_others = max(1, self.num_problems - num_done - 1)
+        left_s = max(rest_s - floor_s * num_others, rest_s / (num_others + 1))
+        if self.call_limit_s is None or num_done == 0:  # the first call has no limit
+            return left_s
+        return min(left_s, self.call_limit_s - 2 * LATE_S)

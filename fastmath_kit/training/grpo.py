@@ -1,0 +1,91 @@
+"""GRPO: a preset and problems to TRL's own `GRPOTrainer`, with resume.
+
+    trainer = build_grpo(preset, problems, model="runs/demo/sft-10", out="runs/demo/grpo")
+    trainer.train()
+
+Rollouts end at the same token as the submission: `STOP` joins the model's end-of-sequence tokens,
+which transformers, vLLM and TRL's masks all read from the generation config.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
+from pathlib import Path
+
+from fastmath_kit.errors import ConfigError
+from fastmath_kit.problems.prompts import stop_token_id
+from fastmath_kit.problems.records import Problem
+from fastmath_kit.training.data import grpo_dataset
+from fastmath_kit.training.presets import field_types
+from fastmath_kit.training.runs import OnProgress, run_callback
+from fastmath_kit.training.sft import model_arguments, model_tokenizer, pick_fields
+
+
+def grpo_fields() -> dict[str, str]:
+    """Returns the fields a GRPO preset may hold: those of `trl grpo`."""
+    from trl import GRPOConfig, ModelConfig, ScriptArguments
+    from trl.scripts.grpo import GRPOScriptArguments
+
+    return field_types(ScriptArguments, GRPOScriptArguments, GRPOConfig, ModelConfig)
+
+
+def build_grpo(
+    preset: Mapping,
+    problems: Iterable[Problem],
+    *,
+    model: str | Path,
+    out: str | Path,
+    on_progress: OnProgress | None = None,
+):
+    """Returns a `GRPOTrainer` whose rewards are the preset's `reward_funcs`.
+
+    Args:
+        preset: Fields of TRL's `GRPOConfig`, `ModelConfig` and `reward_funcs`, dotted paths.
+        problems: Problems with solutions.
+        model: Model folder or hub name, usually the last SFT checkpoint.
+        out: Run folder.
+        on_progress: Called with (steps done, steps in all).
+
+    Raises:
+        ConfigError: a reward cannot be imported.
+    """
+    from trl import GRPOConfig, GRPOTrainer
+
+    rewards = [import_reward(path) for path in preset.get("reward_funcs") or ()]
+    if not rewards:
+        raise ConfigError("the preset has no reward_funcs. Name at least one by its dotted path.")
+    tokenizer = model_tokenizer(model)
+    arguments = model_arguments(preset, model)
+    end_at_stop(arguments["model"], tokenizer)
+    config = pick_fields(preset, GRPOConfig) | {"output_dir": str(out)}
+    return GRPOTrainer(
+        **arguments,
+        args=GRPOConfig(**config),
+        reward_funcs=rewards,
+        train_dataset=grpo_dataset(problems),
+        processing_class=tokenizer,
+        callbacks=[run_callback(preset, on_progress=on_progress)],
+    )
+
+
+def import_reward(path: str) -> Callable:
+    """Returns the reward at a dotted path such as `trl.rewards.accuracy_reward`.
+
+    Raises:
+        ConfigError: there is no such module or name.
+    """
+    module_name, _, name = path.rpartition(".")
+    try:
+        return getattr(import_module(module_name), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"reward_funcs: cannot import {path!r} ({error}). Give a dotted path such as "
+            "fastmath_kit.training.rewards.short_correct_reward."
+        ) from error
+
+
+def end_at_stop(model, tokenizer) -> None:
+    """Adds `STOP` to the tokens that end this model's completions."""
+    known = model.generation_config.eos_token_id
+    known = [known] if isinstance(known, int) else list(known or [])
+    ends = [*known, tokenizer.eos_token_id, stop_token_id(tokenizer)]
+    model.generation_config.eos_token_id = list(dict.fromkeys(ends))

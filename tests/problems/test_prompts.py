@@ -1,0 +1,75 @@
+import pytest
+
+from fastmath_kit.errors import CheckpointError, DataError
+from fastmath_kit.problems.prompts import (
+    STOP,
+    SYSTEM_PROMPT,
+    completion_ids,
+    prompt_ids,
+    prompt_messages,
+    stop_token_id,
+    trim_completion,
+)
+
+
+class CharTokenizer:
+    """One id per character, and one for `</think>` if `knows_stop`."""
+
+    name_or_path = "models/tiny"
+
+    def __init__(self, chat_template="chat", knows_stop=True):
+        self.chat_template = chat_template
+        self.knows_stop = knows_stop
+
+    def __call__(self, text, add_special_tokens=True):
+        assert not add_special_tokens
+        if self.knows_stop:
+            text = text.replace(STOP, "\0")
+        return {"input_ids": [ord(char) for char in text]}
+
+    def apply_chat_template(self, messages, *, add_generation_prompt, return_dict):
+        assert return_dict
+        text = "".join(f"<{m['role']}>{m['content']}" for m in messages)
+        text += "<assistant>" * add_generation_prompt
+        return {"input_ids": [ord(char) for char in text]}
+
+
+def test_prompt_is_the_statement_after_the_one_system_prompt():
+    system, user = prompt_messages("What is $1-1$?")
+    assert system == {"role": "system", "content": SYSTEM_PROMPT}
+    assert user == {"role": "user", "content": "What is $1-1$?"}
+
+
+def test_prompt_ids_hold_the_generation_prompt_and_the_statement_unchanged():
+    statement = " {braces} \\boxed{} é\n"
+    text = "".join(map(chr, prompt_ids(CharTokenizer(), statement)))
+    assert text == f"<system>{SYSTEM_PROMPT}<user>{statement}<assistant>"
+
+
+def test_a_tokenizer_without_a_chat_template_is_refused():
+    with pytest.raises(CheckpointError, match=r"models/tiny: .* no chat template"):
+        prompt_ids(CharTokenizer(chat_template=None), "1+1")
+
+
+def test_stop_token():
+    assert stop_token_id(CharTokenizer()) == 0
+    assert completion_ids(CharTokenizer(), f"a{STOP}") == [ord("a"), 0]
+    with pytest.raises(CheckpointError, match="is 8 tokens, not one"):
+        stop_token_id(CharTokenizer(knows_stop=False))
+
+
+@pytest.mark.parametrize(
+    ("completion", "expected"),
+    [
+        ("so 7</think>", "so 7</think>"),  # ends there already
+        ("so 7</think>\nThe answer is 7.", "so 7</think>"),  # the summary is cut off
+        ("a</think>b</think>", "a</think>"),  # the first stop ends decoding
+    ],
+)
+def test_trim_completion(completion, expected):
+    assert trim_completion(completion) == expected
+
+
+def test_a_truncated_completion_cannot_be_trimmed():
+    with pytest.raises(DataError, match="9 characters never reaches '</think>'"):
+        trim_completion("still thi")
