@@ -110,7 +110,7 @@ def sample_traces(
         engine: Serves the traces.
         k: Completions a problem.
         sampling: How they are drawn. Each has its own seed, made of `sampling.seed` (None counts as
-            0), the problem's id and the sample, so a subset of the problems repeats its traces.
+            0), the problem's id and the sample, so a subset of the problems repeats its seeds.
         model: Name recorded in the traces; None takes the engine's.
         on_progress: Called with the traces done and the traces in all.
 

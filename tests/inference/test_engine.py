@@ -88,7 +88,8 @@ def test_stop_abort_and_limits(tiny_model):
             engine.launch([1] * 600, GREEDY)
         rule = Rule(num_traces=8, stop_votes=4, max_tokens=400, timeout_s=0.3)
         start_s = time.monotonic()
-        solution = solve(PROBLEMS[0], engine, rule)
+        seeded = Sampling(max_tokens=1, seed=0)  # without a seed vLLM compiles a sampler first
+        solution = solve(PROBLEMS[0], engine, rule, sampling=seeded)
         assert time.monotonic() - start_s < 0.3 + 0.25
         assert len(solution.traces) == 8 and solution.stop_reason in {"timeout", "finished"}
 
