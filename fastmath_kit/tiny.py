@@ -33,9 +33,8 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
 )
-_SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", STOP)
 _MODULI = (3, 5, 7)
-_VOCAB_SIZE = 384
+_NUM_MERGED_TOKENS = 384  # at most: the corpus runs out of merges earlier
 _MAX_POSITIONS = 512  # tokens
 
 
@@ -69,7 +68,11 @@ def _modular(rng: random.Random) -> tuple[str, list[str], int]:
     a = rng.randint(0, total)
     b = total - a
     product = total * c
-    steps = [f"{a}+{b}={total}", rf"{total}\times{c}={product}", rf"{product}\bmod{m}={product % m}"]
+    steps = [
+        f"{a}+{b}={total}",
+        rf"{total}\times{c}={product}",
+        rf"{product}\bmod{m}={product % m}",
+    ]
     return rf"What is $({a}+{b})\times{c}\bmod{m}$?", steps, product % m
 
 
@@ -112,7 +115,9 @@ def make_lessons(num: int, *, seed: int, exclude: frozenset[str] = frozenset()) 
     return lessons
 
 
-def make_split(*, num_train: int, num_held_out: int, seed: int) -> tuple[list[Lesson], list[Problem]]:
+def make_split(
+    *, num_train: int, num_held_out: int, seed: int
+) -> tuple[list[Lesson], list[Problem]]:
     """Returns training lessons and held-out problems that share no statement.
 
     Held-out statements are distinct, and the three toy problems are in neither set.
@@ -145,7 +150,7 @@ def make_tokenizer():
     """
     import json
 
-    from tokenizers import pre_tokenizers, trainers
+    from tokenizers import AddedToken, pre_tokenizers, trainers
     from transformers import Qwen2Tokenizer
 
     rng = random.Random(0)
@@ -153,22 +158,25 @@ def make_tokenizer():
     for lesson in make_lessons(500, seed=0):
         corpus += [lesson.problem.statement, teacher_completion(lesson, rng).removesuffix(STOP)]
     trainer = trainers.BpeTrainer(
-        vocab_size=_VOCAB_SIZE - len(_SPECIAL_TOKENS),
+        vocab_size=_NUM_MERGED_TOKENS,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     blank = Qwen2Tokenizer()._tokenizer  # Qwen2's own pre-tokenizer, so that the merges fit it
     blank.train_from_iterator(corpus, trainer)
     learned = json.loads(blank.to_str())["model"]
-    return Qwen2Tokenizer(
+    tokenizer = Qwen2Tokenizer(
         vocab=learned["vocab"],
         merges=[tuple(merge) for merge in learned["merges"]],
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
-        additional_special_tokens=list(_SPECIAL_TOKENS),
+        additional_special_tokens=["<|im_start|>", "<|im_end|>"],
         chat_template=CHAT_TEMPLATE,
         model_max_length=_MAX_POSITIONS,
     )
+    # As in Qwen3 and R1: one token each, but text that decoding keeps.
+    tokenizer.add_tokens([AddedToken("<think>", special=False), AddedToken(STOP, special=False)])
+    return tokenizer
 
 
 def write_model(out: str | Path, *, seed: int) -> Path:
