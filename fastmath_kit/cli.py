@@ -16,11 +16,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from fastmath_kit.errors import FastMathError
+from fastmath_kit.problems.files import DiskFullGuard
 
 app = typer.Typer(
     help="From an open reasoning model to a math-olympiad submission on Kaggle.",
@@ -37,13 +38,14 @@ def main() -> None:
 
 
 def _command(function: Callable[..., dict]) -> Callable[..., None]:
-    """Makes a typer command of a function that returns its result as a dict."""
+    """Makes a typer command of a function that writes into `out` and returns a dict."""
 
     @functools.wraps(function)
-    def run(*args, **kwargs) -> None:
+    def run(*, out: Path, **kwargs) -> None:
         result_file = _claim_stdout()
         try:
-            result = function(*args, **kwargs)
+            with DiskFullGuard(out):
+                result = function(out=out, **kwargs)
         except FastMathError as error:
             print("Error:", " ".join(str(error).split()), file=sys.stderr)
             raise typer.Exit(2) from error
@@ -144,6 +146,96 @@ def evaluate(
             sampling=Sampling(max_tokens=max_tokens, temperature=temperature),
             on_progress=on_progress,
         )
+
+
+_Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Value as YAML; repeatable.")
+]
+
+
+@app.command()
+@_command
+def train(
+    stage: Annotated[Literal["sft", "grpo"], typer.Argument(help="What to train.")],
+    preset: Annotated[str, typer.Option(help="Name of a preset, or a YAML file.")],
+    model: Annotated[str, typer.Option(help="Model folder, or a hub name.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="sft: JSONL or parquet with columns problem,completion. "
+            "grpo: CSV with columns id,problem,answer."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Run folder for the checkpoints.")],
+    set_: _Set = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from a checkpoint.")] = False,
+) -> dict:
+    """Trains a model with TRL, as the preset says.
+
+    Example: fastmath train grpo --preset grpo_tiny --model runs/demo/sft-10 --data train.csv
+    --set max_steps=20 --out runs/grpo
+    """
+    from fastmath_kit.training.launch import train as train_model
+    from fastmath_kit.training.presets import parse_overrides
+
+    options = {"overrides": parse_overrides(set_ or ()), "resume": resume}
+    with _progress("Training") as on_progress:
+        return train_model(
+            stage, preset, model=model, data=data, out=out, on_progress=on_progress, **options
+        )
+
+
+@app.command()
+@_command
+def quantize(
+    model: Annotated[Path, typer.Option(help="Folder of a merged model.")],
+    recipe: Annotated[str, typer.Option(help="gptq-w4a16 or gptq-w8a8.")],
+    calibration: Annotated[Path, typer.Option(help="Trace file of this model.")],
+    problems: Annotated[Path, typer.Option(help="The traces' problems, CSV id,problem[,answer].")],
+    out: Annotated[Path, typer.Option(help="Model folder to write; it must not exist.")],
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longer texts are cut.")] = 2_048,
+) -> dict:
+    """Quantizes a model for the competition's GPUs, calibrated on its own traces.
+
+    Example: fastmath quantize --model runs/demo/grpo --recipe gptq-w4a16
+    --calibration runs/demo/evaluation/grpo/traces.parquet --problems runs/demo/held_out.csv
+    --out runs/w4a16
+    """
+    from fastmath_kit.problems.records import read_problems, read_traces
+
+    traces, rows = read_traces(calibration), read_problems(problems)
+
+    from fastmath_kit.inference.model_folder import load_tokenizer, read_config
+    from fastmath_kit.training.data import calibration_texts
+    from fastmath_kit.training.quantize import quantize as quantize_model
+
+    read_config(model)
+    texts = calibration_texts(traces, rows, load_tokenizer(model))
+    options = {"calibration_texts": texts, "max_tokens": max_tokens}
+    return {"model": str(quantize_model(model, recipe, out, **options)), "num_texts": len(texts)}
+
+
+@app.command()
+@_command
+def rehearse(
+    competition: Annotated[str, typer.Option(help="Name of a competition, such as aimo3.")],
+    problems: Annotated[Path, typer.Option(help="CSV with columns id,problem,answer.")],
+    model: Annotated[Path, typer.Option(help="Folder of the model to serve.")],
+    out: Annotated[Path, typer.Option(help="Folder for the executed notebook and its files.")],
+    set_: _Set = None,
+) -> dict:
+    """Runs the submission notebook as Kaggle does, against a local gateway, and grades it.
+
+    --set replaces values of the notebook's parameters cell.
+
+    Example: fastmath rehearse --competition aimo3 --problems test.csv --model runs/w4a16
+    --set MAX_MODEL_LEN=null --out runs/rehearsal
+    """
+    from fastmath_kit.kaggle.rehearsal import rehearse as rehearse_notebook
+    from fastmath_kit.training.presets import parse_overrides
+
+    parameters = parse_overrides(set_ or ())
+    return rehearse_notebook(competition, problems, model, out, parameters=parameters)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ it as any exception. Children also inherit the standard class a caller would exp
 import difflib
 from collections.abc import Iterable
 
+_MAX_LISTED = 20  # names in one message
+
 
 class FastMathError(Exception):
     """Base of every error raised on purpose by this package."""
@@ -41,6 +43,10 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     "unknown preset 'sft_tin'. Did you mean 'sft_tiny'?"
     """
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}."
+    if close := difflib.get_close_matches(name, known, n=1):
+        hint = f"Did you mean {close[0]!r}?"
+    elif len(known) > _MAX_LISTED:
+        hint = f"Nearest: {', '.join(difflib.get_close_matches(name, known, n=5, cutoff=0.0))}."
+    else:
+        hint = f"Known: {', '.join(known)}."
     return f"unknown {kind} {name!r}. {hint}"

@@ -2,7 +2,7 @@ r"""The miniature: problems, a teacher, a tokenizer and a model that trains on a
 
 No download and no GPU: a seeded generator of short arithmetic problems in the competition's LaTeX,
 teacher traces with correct steps, and a Qwen2 model of random weights with a real Qwen2 tokenizer.
-Everything downstream (SFT, GRPO, quantization, vLLM, the submission) is the code of the real models:
+Everything downstream (SFT, GRPO, quantization, vLLM, the submission) is the real models' code:
 
     train, held_out = make_split(num_train=4_000, num_held_out=200, seed=0)
     model_dir = write_model("runs/demo/base", seed=0)
@@ -77,7 +77,7 @@ def _modular(rng: random.Random) -> tuple[str, list[str], int]:
 
 
 def _chain(rng: random.Random) -> tuple[str, list[str], int]:
-    """`((a+b)-c)\\times d`, half of the time with `\\bmod m`."""
+    r"""A chain `((a+b)-c)\times d`, half of the time with `\bmod m`."""
     total, d = rng.randint(0, 10), rng.randint(0, 10)
     a, c = rng.randint(0, total), rng.randint(0, total)
     b = total - a

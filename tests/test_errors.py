@@ -32,3 +32,9 @@ def test_errors_survive_the_way_between_processes(kind):
 def test_unknown_name_gives_the_nearest_or_all(name, expected):
     message = unknown_name("preset", name, iter(["sft_tiny", "grpo_tiny"]))
     assert message == f"unknown preset {name!r}. {expected}"
+
+
+def test_a_long_list_of_names_is_cut_to_the_nearest():
+    message = unknown_name("field", "lr", ["lora_r", *(f"x_{number}" for number in range(100))])
+    assert message.startswith("unknown field 'lr'. Nearest: lora_r, ")
+    assert len(message) < 80

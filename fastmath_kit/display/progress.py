@@ -53,7 +53,13 @@ class StageProgress:
             BarColumn(),
             TextColumn("{task.fields[left]}"),
         )
-        bar = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
+        bar = Progress(
+            *columns,
+            console=self._console,
+            disable=not self._console.is_terminal,
+            redirect_stdout=False,  # into the log, not above the bar
+            redirect_stderr=False,
+        )
         self._bar = self._stack.enter_context(bar)
         self._task = bar.add_task("start", total=sum(self._expected_s.values()), left="")
         return self

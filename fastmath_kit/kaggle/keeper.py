@@ -13,6 +13,8 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from contextlib import ExitStack
+from functools import partial
 
 from fastmath_kit.errors import EngineError
 from fastmath_kit.inference.protocol import Engine
@@ -95,11 +97,17 @@ def _in_thread(function: Callable) -> Future:
     future: Future = Future()
 
     def work() -> None:
-        try:
+        with ExitStack() as at_end:
+            at_end.push(partial(_hand_over, future))
             future.set_result(function())
-        except BaseException as error:  # handed to whoever waits, as concurrent.futures does
-            known = isinstance(error, Exception)
-            future.set_exception(error if known else EngineError(f"ended with {error!r}"))
 
     threading.Thread(target=work, daemon=True).start()
     return future
+
+
+def _hand_over(future: Future, kind, error: BaseException | None, traceback) -> bool:
+    """Gives what ended a thread to whoever waits, as the pools of concurrent.futures do."""
+    if error is not None:
+        known = isinstance(error, Exception)
+        future.set_exception(error if known else EngineError(f"ended with {error!r}"))
+    return True

@@ -6,11 +6,12 @@ papermill executes the notebook in a process of its own; where the competition's
 mounted, our gateway sends the problems over real gRPC. Ten problems mislead: rehearse on fifty.
 """
 
+import ast
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from fastmath_kit.errors import CheckpointError, ConfigError, EngineError
+from fastmath_kit.errors import CheckpointError, ConfigError, EngineError, unknown_name
 from fastmath_kit.inference.model_folder import read_config
 from fastmath_kit.problems.answers import same_answer
 from fastmath_kit.problems.competition import load_competition
@@ -56,12 +57,14 @@ def rehearse(
         `num_problems`, `num_correct`, `num_fallbacks`, `answers` (by id) and `submission`.
 
     Raises:
+        ConfigError: the competition has no notebook, or the notebook no such parameter.
         CheckpointError: `model` is no model folder, or `out` already holds a submission.
         EngineError: the notebook failed; the message names the executed copy.
     """
     import polars as pl
 
     notebook, problems = kernel_notebook(competition), read_problems(problems_csv)
+    _check_parameters(notebook, parameters or {})
     read_config(model)
     out = Path(out).resolve()
     submission = out / "submission.parquet"
@@ -77,7 +80,9 @@ def rehearse(
     _execute(notebook, out, values | dict(parameters or {}))
     answers = dict(pl.read_parquet(submission).select("id", "answer").iter_rows())
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    fallbacks = {line["id"] for line in lines if line["fallback"]}
+    # Both files are in served order; all-digit ids reach `predict`, and its log, as numbers.
+    served = zip(answers, lines, strict=True)
+    fallbacks = {id_ for id_, line in served if line["fallback"]}
     right = [
         problem.id not in fallbacks and same_answer(answers[problem.id], problem.solution)
         for problem in problems
@@ -89,6 +94,16 @@ def rehearse(
         "answers": answers,
         "submission": str(submission),
     }
+
+
+def _check_parameters(notebook: Path, parameters: Mapping[str, object]) -> None:
+    """Refuses what the notebook's `parameters` cell does not set; papermill only warns."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    cell = next(c for c in cells if "parameters" in c["metadata"].get("tags", []))
+    known = [node.targets[0].id for node in ast.parse("".join(cell["source"])).body]
+    for name in parameters:
+        if name not in known:
+            raise ConfigError(f"{notebook}: {unknown_name('parameter', name, known)}")
 
 
 def _execute(notebook: Path, out: Path, parameters: dict) -> None:

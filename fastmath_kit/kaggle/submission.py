@@ -78,16 +78,7 @@ def make_predict(
     Raises:
         ConfigError: an illegal fallback, an impossible clock, or a log that cannot be written.
     """
-    if fallback_answer is None or competition.legal_answer(fallback_answer) != fallback_answer:
-        raise ConfigError(
-            f"fallback_answer must be in {competition.min_answer}..{competition.max_answer}, got "
-            f"{fallback_answer!r}."
-        )
-    if deadline_s > competition.notebook_limit_s:
-        raise ConfigError(
-            f"deadline_s={deadline_s} is longer than the {competition.notebook_limit_s:.0f} s of a "
-            f"notebook in {competition.name}. Lower it."
-        )
+    _check_settings(competition, fallback_answer, deadline_s)
     clock = Clock(
         start_s=clock_start_s,
         deadline_s=deadline_s,
@@ -102,6 +93,24 @@ def make_predict(
         log_path=_new_log(Path(log_path)),
         keeper=EngineKeeper(start_engine),  # last: it starts the engine
     )
+    return _guarded(run, fallback_answer)
+
+
+def _check_settings(competition: Competition, fallback_answer: int, deadline_s: float) -> None:
+    if fallback_answer is None or competition.legal_answer(fallback_answer) != fallback_answer:
+        raise ConfigError(
+            f"fallback_answer must be in {competition.min_answer}..{competition.max_answer}, got "
+            f"{fallback_answer!r}."
+        )
+    if deadline_s > competition.notebook_limit_s:
+        raise ConfigError(
+            f"deadline_s={deadline_s} is longer than the {competition.notebook_limit_s:.0f} s of a "
+            f"notebook in {competition.name}. Lower it."
+        )
+
+
+def _guarded(run: "_Run", fallback_answer: int) -> Callable:
+    """Returns the plain function that Kaggle asks for, around a run's bookkeeping."""
 
     def predict(id_, problem, answer=None):
         """Answers one problem; a third column, the gold answer of a rehearsal, is not looked at."""

@@ -1,14 +1,18 @@
 """Reads and writes files so that nothing half-written stays behind and errors name the place."""
 
 import csv
+import errno
 import io
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fastmath_kit.errors import DataError
+from fastmath_kit.errors import DataError, FastMathError
+
+_LEAST_FREE_BYTES = 2**20  # with less a disk counts as full, whatever the error says
 
 
 @contextmanager
@@ -41,6 +45,30 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+class DiskFullGuard:
+    """A context in which a full disk is a `DataError`, in whose words ever a library says so.
+
+    torch and safetensors raise errors of their own when they cannot write.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Takes the file or folder that the block writes."""
+        self._path = Path(path).absolute()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind, error: BaseException | None, traceback) -> None:
+        if isinstance(error, Exception) and not isinstance(error, FastMathError):
+            existing = next(p for p in (self._path, *self._path.parents) if p.exists())
+            is_full = shutil.disk_usage(existing).free < _LEAST_FREE_BYTES
+            if is_full or os.strerror(errno.ENOSPC) in str(error):
+                raise DataError(
+                    f"{self._path}: the disk is full. Free some space or choose another folder "
+                    "with --out."
+                ) from error
 
 
 def read_text(path: Path) -> str:

@@ -3,8 +3,8 @@
     trainer = build_grpo(preset, problems, model="runs/demo/sft-10", out="runs/demo/grpo")
     trainer.train()
 
-Rollouts end at the same token as the submission: `STOP` joins the model's end-of-sequence tokens,
-which transformers, vLLM and TRL's masks all read from the generation config.
+Rollouts end at the same token as the submission: `STOP` joins the end-of-sequence tokens of the
+model's generation config, which transformers and TRL's masks read, and of vLLM's requests.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -57,6 +57,9 @@ def build_grpo(
     arguments = model_arguments(preset, model)
     end_at_stop(arguments["model"], tokenizer)
     config = pick_fields(preset, GRPOConfig) | {"output_dir": str(out)}
+    if config.get("use_vllm"):  # vLLM reads the folder's generation config, not the model's
+        stop = {"stop_token_ids": [stop_token_id(tokenizer)]}
+        config["generation_kwargs"] = (config.get("generation_kwargs") or {}) | stop
     return GRPOTrainer(
         **arguments,
         args=GRPOConfig(**config),

@@ -72,7 +72,10 @@ def parse_overrides(pairs: Iterable[str]) -> dict:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise ConfigError(f"--set takes key=value, got {pair!r}.")
-        overrides[key] = yaml.safe_load(value)
+        try:
+            overrides[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {pair}: the value is not YAML.") from error
     return overrides
 
 

@@ -19,7 +19,7 @@ _EXTRA_FILES = ("generation_config.json", "chat_template.jinja")
 
 
 def recipe_names() -> list[str]:
-    """Returns the quantization recipes: GPTQ with 4-bit weights, or 8-bit weights and activations."""
+    """Returns the recipes: GPTQ with 4-bit weights, or with 8-bit weights and activations."""
     return sorted(_SCHEMES)
 
 

@@ -24,7 +24,7 @@ class ShortCorrectReward:
         weight: Largest bonus.
     """
 
-    weight: float = 0.5
+    weight: float = 0.25
 
     @property
     def __name__(self) -> str:

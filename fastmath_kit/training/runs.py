@@ -6,6 +6,7 @@ checkpoint, `preset.yaml` and `versions.json`: enough to say later what produced
 
 import json
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -63,11 +64,15 @@ def write_provenance(folder: str | Path, preset: Mapping) -> None:
 def check_output_folder(out: str | Path, *, resume: bool) -> str | None:
     """Returns the checkpoint to resume from, or None for a fresh start.
 
+    On resuming, a checkpoint that was killed while it was written is removed first.
+
     Raises:
         CheckpointError: checkpoints stand in `out` and `resume` is False.
     """
     from transformers.trainer_utils import get_last_checkpoint
 
+    if resume:
+        remove_unfinished(out)
     last = get_last_checkpoint(str(out)) if Path(out).is_dir() else None
     if last and not resume:
         raise CheckpointError(
@@ -75,6 +80,13 @@ def check_output_folder(out: str | Path, *, resume: bool) -> str | None:
             "folder; nothing is overwritten."
         )
     return last
+
+
+def remove_unfinished(out: str | Path) -> None:
+    """Removes checkpoints without `versions.json`, which is written last."""
+    for checkpoint in Path(out).glob("checkpoint-*"):
+        if not (checkpoint / "versions.json").exists():
+            shutil.rmtree(checkpoint)
 
 
 def run_callback(preset: Mapping, *, on_progress: OnProgress | None = None):

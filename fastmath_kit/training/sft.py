@@ -51,7 +51,7 @@ def build_sft(
 
 
 def model_arguments(preset: Mapping, model: str | Path) -> dict:
-    """Returns the trainer's `model`, loaded as the preset's `ModelConfig` says, and `peft_config`."""
+    """Returns the trainer's `model`, loaded as `ModelConfig` says, and its `peft_config`."""
     from transformers import AutoModelForCausalLM
     from trl import ModelConfig, get_peft_config, get_quantization_config
 

@@ -1,0 +1,116 @@
+"""What holds for every notebook (size and outputs: test_style.py), and the quickstart, executed."""
+
+import ast
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parents[1]
+GUIDES = sorted((ROOT / "notebooks").glob("*.ipynb"))
+KERNELS = sorted((ROOT / "kernels_submission").glob("*/*.ipynb"))
+QUICKSTART = ROOT / "notebooks" / "00_quickstart.ipynb"
+NAMED = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+
+
+@pytest.fixture(
+    scope="module", params=GUIDES + KERNELS, ids=lambda path: path.relative_to(ROOT).as_posix()
+)
+def notebook(request):
+    return nbformat.read(request.param, as_version=4)  # validates too
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def tree(cell):
+    lines = cell.source.splitlines()
+    return ast.parse("\n".join("" if line.startswith("%") else line for line in lines))
+
+
+def test_notebooks_are_short(notebook):
+    assert len(notebook.cells) <= 24
+    assert [cell.id for cell in code_cells(notebook) if cell.source.count("\n") >= 20] == []
+    assert notebook.metadata.kernelspec.name == "python3"  # Kaggle runs papermill
+
+
+def test_the_title_says_what_it_needs_and_gives(notebook):
+    title = notebook.cells[0].source
+    assert title.startswith("# ")
+    for word in ("Hardware:", "Time:", "Expected"):
+        assert word in title
+
+
+def test_every_code_cell_follows_text_and_ids_are_words(notebook):
+    assert notebook.cells[0].cell_type == "markdown"
+    for before, cell in zip(notebook.cells, notebook.cells[1:], strict=False):
+        assert "markdown" in (before.cell_type, cell.cell_type), cell.id
+    ids = [cell.id for cell in notebook.cells]
+    assert len(set(ids)) == len(ids)
+    assert [id_ for id_ in ids if not re.fullmatch(r"[a-z]+(-[a-z]+)*", id_)] == []
+
+
+def test_logic_lives_in_the_package(notebook):
+    for cell in code_cells(notebook):
+        found = [node for node in ast.walk(tree(cell)) if isinstance(node, NAMED)]
+        assert [node for node in found if getattr(node, "name", None) != "predict"] == [], cell.id
+
+
+def test_parameters_are_literals_with_a_comment_and_all_are_used(notebook):
+    (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    for node, line in zip(tree(cell).body, cell.source.splitlines(), strict=True):
+        assert isinstance(node, ast.Assign)
+        ast.literal_eval(node.value)
+        assert "  # " in line
+    assert "\nSMOKE = False" in cell.source
+    names = {node.targets[0].id for node in tree(cell).body}
+    rest = " ".join(other.source for other in code_cells(notebook) if other is not cell)
+    assert [name for name in names if not re.search(rf"\b{name}\b", rest)] == []
+
+
+def test_the_table_of_notebooks_names_those_there_are():
+    table = (ROOT / "notebooks" / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| \[([^]]+)\]\(\1\)", table, re.M) == [path.name for path in GUIDES]
+
+
+def execute(folder: Path):
+    """Runs the quickstart as Kaggle runs notebooks, with `folder` as working directory."""
+    import papermill
+
+    return papermill.execute_notebook(
+        QUICKSTART,
+        folder / "executed.ipynb",
+        parameters={"SMOKE": True},
+        cwd=folder,
+        kernel_name="python3",
+        progress_bar=False,
+        execution_timeout=600,
+    )
+
+
+@pytest.mark.slow
+def test_the_quickstart_runs_and_runs_again(tmp_path):
+    import polars as pl
+
+    first = execute(tmp_path)
+    by_id = {cell.id: cell.outputs for cell in code_cells(first)}
+    seen = {id_: {kind for o in outs for kind in o.get("data", {})} for id_, outs in by_id.items()}
+    for id_ in ("evaluate", "compare", "result"):
+        assert "image/png" in seen[id_], id_  # a figure
+    for id_ in ("solve", "grpo", "rehearse"):
+        assert "text/html" in seen[id_], id_  # a table
+    streams = [o for outputs in by_id.values() for o in outputs if o.output_type == "stream"]
+    assert [stream.text for stream in streams if "Traceback" in stream.text] == []
+    (submission,) = tmp_path.glob("runs/quickstart/*/rehearsal/submission.parquet")
+    assert pl.read_parquet_schema(submission) == {"id": pl.String, "answer": pl.Int64}
+    assert pl.read_parquet(submission).height == 6  # the toys and three held-out problems
+    run = submission.parents[1]
+    assert (run / "report.html").exists()
+
+    measured = {path: path.stat().st_mtime_ns for path in run.glob("evaluation/*/traces.parquet")}
+    assert len(measured) == 6  # base, two epochs, GRPO, two quantized
+    execute(tmp_path)  # as after a restart
+    assert {path: path.stat().st_mtime_ns for path in measured} == measured
+    assert [path.name for path in run.parent.iterdir()] == [run.name]
