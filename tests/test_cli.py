@@ -6,11 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from fastmath_kit.cli import app
 
+TRAIN = ["--preset", "sft_tiny", "--model", "no/model"]
+QUANTIZE = ["quantize", "--model", "no/model", "--recipe", "w4a16", "--problems", "problems.csv"]
+REHEARSE = ["rehearse", "--problems", "problems.csv", "--model", "no/model", "--competition"]
 EVALUATE = ["evaluate", "--model", "no/model", "--problems", "problems.csv", "--out", "out"]
 
 
@@ -44,6 +48,8 @@ def fake_demo(body: str) -> str:
         ([*EVALUATE, "--tempreture", "1"], "No such option: --tempreture"),  # a typo
         ([*EVALUATE, "--budgets", "8k"], "expected whole numbers such as 8000,16000, got '8k'"),
         ([*EVALUATE, "--budgets", "0,8"], "got '0,8'"),  # a budget of nothing
+        (["train", "ppo"], "'ppo' is not one of 'sft', 'grpo'"),  # a stage there is not
+        (["quantize", "--model", "m"], "Missing option '--recipe'"),
     ],
 )
 def test_bad_arguments_exit_with_2(arguments, message):
@@ -77,11 +83,39 @@ def test_bad_input_is_one_line_and_exits_with_2(tmp_path, problems, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "sft", *TRAIN, "--data", "no.jsonl"], "no.jsonl: no such file. Give JSONL"),
+        (["train", "grpo", *TRAIN, "--data", "bad.csv"], "bad.csv: row 2, column problem"),
+        (["train", "sft", *TRAIN, "--data", "x", "--set", "lr"], "--set takes key=value, got 'lr'"),
+        ([*QUANTIZE, "--calibration", "no.parquet"], "no.parquet: no such trace file"),
+        ([*QUANTIZE, "--calibration", "traces.csv"], "no/model: no such model folder"),
+        ([*REHEARSE, "aimo4"], "unknown competition 'aimo4'. Did you mean 'aimo"),
+        ([*REHEARSE, "aimo3"], "no/model: no such model folder"),
+        ([*REHEARSE, "aimo3", "--set", "TOP=1"], "unknown parameter 'TOP'. Did you mean 'TOP_P'?"),
+    ],
+)
+def test_wrong_files_and_names_leave_nothing_behind(tmp_path, arguments, message):
+    (tmp_path / "problems.csv").write_text("id,problem,answer\n1,x,2\n")
+    (tmp_path / "bad.csv").write_text("id,problem,answer\n1,,2\n")
+    (tmp_path / "traces.csv").write_text("problem_id,sample,completion_tokens,answer\n1,0,5,2\n")
+    before = sorted(tmp_path.rglob("*"))
+    done = fastmath(*arguments, "--out", "out/run", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_help_names_every_command_and_an_example():
     done = fastmath("--help")
     assert done.returncode == 0
     commands = [command.callback.__name__ for command in app.registered_commands]
-    assert {"demo", "evaluate"} <= set(commands)
+    assert {"demo", "evaluate", "train", "quantize", "rehearse"} == set(commands)
     for command in commands:
         assert command in done.stdout
         assert f"Example: fastmath {command}" in fastmath(command, "--help").stdout
@@ -104,11 +138,18 @@ def test_stdout_is_one_json_line_whatever_libraries_print():
             2,
             "Error: port 50051: in use\n",
         ),
+        (  # a library that cannot write, in its own words
+            "raise RuntimeError('file write failed: No space left on device')",
+            2,
+            "Error: {cwd}/runs/demo: the disk is full. Free some space or choose another folder "
+            "with --out.\n",
+        ),
         ("raise KeyboardInterrupt", 130, "Interrupted. Run the same command again to resume.\n"),
     ],
 )
 def test_errors_end_in_one_line(body, status, message):
     done = fastmath("demo", code=fake_demo(body))
+    message = message.format(cwd=Path.cwd())
     assert (done.returncode, done.stderr, done.stdout) == (status, message, "")
 
 

@@ -53,7 +53,7 @@ def terminal_table(report: Mapping[str, Any]) -> "Table":
     from rich.markup import escape as escape_markup
     from rich.table import Table
 
-    header, *rows = result_rows(report["stages"])
+    header, *rows = [row[:5] for row in result_rows(report["stages"])]  # 80 columns hold five
     caption = escape_markup(finding(report.get("grpo_vs_sft")))
     table = Table(caption=caption, caption_justify="left")
     for column in header:

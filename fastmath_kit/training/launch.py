@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fastmath_kit.errors import CheckpointError, ConfigError
+from fastmath_kit.problems.files import DiskFullGuard
 from fastmath_kit.problems.records import read_problems
 from fastmath_kit.training.data import read_sft_rows
 from fastmath_kit.training.presets import load_preset
@@ -44,7 +45,7 @@ def train(
     Raises:
         CheckpointError: no model, or `out` is a file or holds checkpoints and `resume` is False.
         ConfigError: the preset is wrong, or would save no checkpoint.
-        DataError: the data is wrong; the message names the row and the column.
+        DataError: the data is wrong, the message names the row and the column; or the disk is full.
     """
     if stage not in ("sft", "grpo"):
         raise ConfigError(f"stage must be 'sft' or 'grpo', got {stage!r}.")
@@ -63,7 +64,8 @@ def train(
     checkpoint = check_output_folder(out, resume=resume)
     trainer = build(values, rows, model=model, out=out, on_progress=on_progress)
     try:
-        done = trainer.train(resume_from_checkpoint=checkpoint)
+        with DiskFullGuard(out):  # before the half-written checkpoint is removed
+            done = trainer.train(resume_from_checkpoint=checkpoint)
     finally:
         remove_unfinished(out)
     return {

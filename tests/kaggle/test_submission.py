@@ -169,7 +169,7 @@ def raise_(error):
         (lambda: ScriptedEngine(error=MemoryError("garbage")), "MemoryError: garbage"),
         (lambda: ScriptedEngine(error=DataError("too long")), "DataError: too long"),
         (lambda: ScriptedEngine("", "no box", r"\boxed{", "\x00"), "no legal answer got a vote"),
-        (lambda: ScriptedEngine(None), "TypeError"),  # text that is none
+        (lambda: ScriptedEngine(None), "NoneType"),  # text that is none
         (lambda: raise_(ImportError("no vllm")), "ImportError: no vllm"),
         (lambda: raise_(SystemExit(1)), "EngineError: ended with SystemExit(1)"),
         (lambda: object(), "AttributeError"),

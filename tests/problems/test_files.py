@@ -1,11 +1,13 @@
 import os
+import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from fastmath_kit.errors import DataError
-from fastmath_kit.problems.files import atomic_path, read_text
+from fastmath_kit.problems.files import DiskFullGuard, atomic_path, read_text
 
 
 def test_the_file_appears_whole_and_alone(tmp_path):
@@ -99,3 +101,28 @@ def test_read_text_names_the_line_of_a_wrong_byte(tmp_path):
 def test_read_text_of_a_folder(tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
         read_text(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "free_bytes", "told"),
+    [
+        (RuntimeError("No space left on device (os error 28)"), 2**30, True),  # safetensors
+        (RuntimeError("unexpected pos 1721088 vs 1720976"), 0, True),  # torch
+        (RuntimeError("out of memory"), 2**30, False),  # something else
+        (KeyboardInterrupt(), 0, False),
+        (DataError("row 3"), 0, False),  # already one clear line
+    ],
+)
+def test_a_full_disk_is_told_in_one_line(tmp_path, monkeypatch, error, free_bytes, told):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free_bytes))
+    with pytest.raises(BaseException) as caught, DiskFullGuard(tmp_path / "new" / "folder"):
+        raise error
+    assert (caught.value is not error) == told
+    if told:
+        assert isinstance(caught.value, DataError) and "the disk is full" in str(caught.value)
+        assert str(tmp_path / "new" / "folder") in str(caught.value)
+
+
+def test_a_disk_with_room_is_nobodys_business(tmp_path):
+    with DiskFullGuard(tmp_path):
+        pass
