@@ -1,7 +1,9 @@
 """What vLLM finds in the process's environment while it starts, and what is undone afterwards."""
 
 import contextlib
+import io
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -24,7 +26,7 @@ def starting_environment(*, in_process: bool) -> Iterator[None]:
         "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the cores are shared
     }
-    with _START, warnings.catch_warnings():
+    with _START, warnings.catch_warnings(), _real_stdout():
         warnings.simplefilter("ignore", FutureWarning)
         before = dict(os.environ)
         os.environ.update(defaults | before)
@@ -39,3 +41,15 @@ def starting_environment(*, in_process: bool) -> Iterator[None]:
             for name in os.environ.keys() - before.keys():
                 del os.environ[name]
             os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _real_stdout() -> Iterator[None]:
+    """Holds a stdout with a file descriptor, which vLLM asks for and some notebooks lack."""
+    try:
+        sys.stdout.fileno()
+    except io.UnsupportedOperation:
+        with contextlib.redirect_stdout(sys.__stdout__):
+            yield
+    else:
+        yield
