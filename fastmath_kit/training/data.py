@@ -5,13 +5,17 @@ evaluation and submission, so no template can drop the reasoning or add a second
 """
 
 import json
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from fastmath_kit.errors import DataError
 from fastmath_kit.problems.files import read_text
+from fastmath_kit.problems.grading import Grader
 from fastmath_kit.problems.prompts import STOP, completion_ids, prompt_ids, prompt_messages
 from fastmath_kit.problems.records import Problem, Trace
+
+logger = logging.getLogger(__name__)
 
 
 def read_sft_rows(path: str | Path) -> list[dict[str, str]]:
@@ -101,15 +105,28 @@ def sft_dataset(rows: Iterable[Mapping], tokenizer):
 def grpo_dataset(problems: Iterable[Problem]):
     """Returns a `datasets.Dataset` with `prompt` (messages), `solution` and `problem_id`.
 
+    A gold that does not grade itself as correct would reward nothing, or the wrong thing: such
+    problems are left out, each with a warning that names its row.
+
     Raises:
-        DataError: a problem has no solution to reward.
+        DataError: a problem has no solution to reward, or no gold can be graded.
     """
     from datasets import Dataset
 
-    rows = []
+    problems = list(problems)
     for problem in problems:
         if problem.solution is None:
             raise DataError(f"problem {problem.id!r} has no answer to reward. Leave it out.")
+    with Grader() as grader:
+        bad = {gold.row: gold for gold in grader.check_golds(problems)}
+    for row, gold in bad.items():
+        name = problems[row].id
+        logger.warning("row %d, problem %s: left out, gold %r: %s", row, name, *gold[1:])
+    if len(bad) == len(problems):
+        raise DataError(f"none of {len(problems)} golds can be graded. Look at the warnings.")
+
+    rows = []
+    for problem in (problem for row, problem in enumerate(problems) if row not in bad):
         prompt = prompt_messages(problem.statement)
         rows.append({"prompt": prompt, "solution": problem.solution, "problem_id": problem.id})
     return Dataset.from_list(rows)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 
-from fastmath_kit.errors import ConfigError
+from fastmath_kit.errors import ConfigError, unknown_name
 from fastmath_kit.problems.prompts import stop_token_id
 from fastmath_kit.problems.records import Problem
 from fastmath_kit.training.data import grpo_dataset
@@ -74,16 +74,37 @@ def import_reward(path: str) -> Callable:
     """Returns the reward at a dotted path such as `trl.rewards.accuracy_reward`.
 
     Raises:
-        ConfigError: there is no such module or name.
+        ConfigError: there is no such module or name; the message holds the nearest name.
     """
     module_name, _, name = path.rpartition(".")
     try:
-        return getattr(import_module(module_name), name)
-    except (ImportError, AttributeError, ValueError) as error:
+        module = import_module(module_name)
+    except (ImportError, ValueError) as error:
         raise ConfigError(
             f"reward_funcs: cannot import {path!r} ({error}). Give a dotted path such as "
             "fastmath_kit.training.rewards.short_correct_reward."
         ) from error
+    if not hasattr(module, name):
+        rewards = [known for known in dir(module) if known.endswith("_reward")]
+        raise ConfigError(f"reward_funcs: {unknown_name('reward', path, _paths(module, rewards))}")
+    return getattr(module, name)
+
+
+def _paths(module, names: Iterable[str]) -> list[str]:
+    return [f"{module.__name__}.{name}" for name in names]
+
+
+def paper_cosine_reward(
+    completions: list, solution: list[str], completion_ids: list[list[int]], **kwargs
+) -> list[float | None]:
+    """TRL's cosine reward with the paper's bounds: right 1.0 to 0.1, wrong -1.0 to -0.1, by length.
+
+    Lengths are tokens of the paper's 16,384. Source: arXiv 2507.08267.
+    """
+    from trl.rewards import get_cosine_scaled_reward
+
+    reward = get_cosine_scaled_reward(max_len=16_384, max_value_wrong=-0.1, min_value_correct=0.1)
+    return reward(completions, solution, completion_ids, **kwargs)
 
 
 def end_at_stop(model, tokenizer) -> None:

@@ -179,6 +179,18 @@ def test_sample_traces_keeps_order_grades_and_reports():
     assert calls == [(2, 6), (4, 6), (6, 6)]
 
 
+@pytest.mark.slow  # starts math-verify
+def test_sampled_answers_are_graded_as_mathematics():
+    half = Problem(id="h", statement="What is $1/2$?", solution=r"\frac{1}{2}")
+    traces = [
+        Trace(problem_id="h", sample=i, completion_tokens=10, answer=answer)
+        for i, answer in enumerate(["0.5", r"\dfrac12", r"\frac{1}{3}", None])
+    ]
+    engine = ReplayEngine(traces, [half], tokens_per_s=100.0, clock=SimulatedClock())
+    sampled = sample_traces([half], engine, k=4, sampling=Sampling(max_tokens=100))
+    assert [trace.correct for trace in sampled] == [True, True, False, False]
+
+
 def test_seeds_belong_to_problem_and_sample():
     class Recorder(SilentEngine):
         def poll(self, timeout_s):

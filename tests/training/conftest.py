@@ -2,6 +2,7 @@
 
 import json
 import random
+import socket
 
 import pytest
 
@@ -31,3 +32,10 @@ def losses():
         return [(line["step"], line["loss"]) for line in lines if "loss" in line]
 
     return read
+
+
+@pytest.fixture
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -2,10 +2,12 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
-from fastmath_kit.errors import ConfigError
+from fastmath_kit.errors import ConfigError, DataError
+from fastmath_kit.training.data import grpo_dataset
 from fastmath_kit.training.grpo import build_grpo, grpo_fields
 from fastmath_kit.training.presets import load_preset
 from fastmath_kit.training.runs import check_output_folder
@@ -55,6 +57,64 @@ def test_a_killed_run_resumes_on_the_same_curve(lessons, tiny_model, tmp_path, l
     record = json.loads((straight / "checkpoint-4" / "versions.json").read_text())
     assert "trl" in record["versions"]
     assert "num_generations: 4" in (straight / "checkpoint-4" / "preset.yaml").read_text()
+
+
+@pytest.fixture
+def advantages_of(lessons, tiny_model, tmp_path):
+    """Returns a function from scripted completions of two groups to TRL's own advantages."""
+    trainers = {}
+
+    def advantages(completions, reward_funcs):
+        key = tuple(reward_funcs)
+        if key not in trainers:
+            overrides = SHORT | {"reward_funcs": reward_funcs, "max_completion_length": 128}
+            preset = load_preset("grpo_tiny", grpo_fields(), overrides=overrides)
+            problems = [lesson.problem for lesson in lessons]
+            trainers[key] = build_grpo(preset, problems, model=tiny_model, out=tmp_path)
+        trainer = trainers[key]
+        ids = [
+            trainer.processing_class(t, add_special_tokens=False)["input_ids"] for t in completions
+        ]
+        trainer._generate_single_turn = lambda *args, **kwargs: (ids, None)
+        rows = [trainer.train_dataset[0]] * 4 + [trainer.train_dataset[1]] * 4
+        return trainer._generate_and_score_completions(rows)["advantages"].reshape(2, 4).tolist()
+
+    return advantages
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale_rewards", ["batch", "group", "none"])
+def test_trl_sees_no_gradient_in_wrong_groups_and_right_above_wrong(
+    advantages_of, lessons, scale_rewards, monkeypatch
+):
+    monkeypatch.setitem(SHORT, "scale_rewards", scale_rewards)
+    gold = lessons[1].problem.solution
+    wrong = [r"\boxed{99999}</think>", r"long " * 30 + r"\boxed{99998}</think>", "cut", "</think>"]
+    long_right = "Wait, let me check. " * 15 + rf"\boxed{{{gold}}}</think>"
+    mixed = [r"\boxed{99999}</think>", long_right, rf"\boxed{{{gold}}}</think>", "cut"]
+    all_wrong, some_right = advantages_of(
+        wrong + mixed, ["fastmath_kit.training.rewards.short_correct_reward"]
+    )
+    assert all_wrong == [0.0] * 4
+    short_wrong, long_correct, short_correct, truncated = some_right
+    assert short_wrong == truncated < 0 < long_correct < short_correct
+
+
+@pytest.mark.slow
+def test_the_papers_sum_does_what_we_say_of_it(advantages_of, lessons):
+    paper = load_preset("grpo_r1_14b_paper", grpo_fields())["reward_funcs"]
+    wrong = [r"\boxed{99999}</think>", "long " * 30 + r"\boxed{99998}</think>", "cut", "</think>"]
+    all_wrong, _ = advantages_of(wrong * 2, paper)
+    assert any(abs(advantage) > 0.1 for advantage in all_wrong)  # a gradient from shaping alone
+
+
+def test_golds_that_cannot_be_graded_are_listed_and_left_out(lessons, caplog):
+    good, other = lessons[0].problem, replace(lessons[1].problem, solution=r"\frac{1}{")
+    dataset = grpo_dataset([other, good])
+    assert dataset["problem_id"] == [good.id]
+    assert f"row 0, problem {other.id}: left out" in caplog.text
+    with pytest.raises(DataError, match="none of 1 golds can be graded"):
+        grpo_dataset([other])
 
 
 @pytest.mark.slow

@@ -104,13 +104,16 @@ def test_a_wrong_override_is_refused(pair, message):
 
 
 @pytest.mark.parametrize(
-    "path",
+    ("path", "message"),
     [
-        "nowhere.reward",  # no such module
-        "fastmath_kit.training.rewards.short",  # no such name
-        "accuracy_reward",  # no module
+        ("nowhere.reward", "cannot import"),  # no such module
+        ("accuracy_reward", "cannot import"),  # no module
+        (
+            "fastmath_kit.training.rewards.acuracy_reward",  # a slip
+            r"Did you mean 'fastmath_kit\.training\.rewards\.accuracy_reward'",
+        ),
     ],
 )
-def test_an_unknown_reward_is_refused(path):
-    with pytest.raises(ConfigError, match="cannot import"):
+def test_an_unknown_reward_is_refused(path, message):
+    with pytest.raises(ConfigError, match=message):
         import_reward(path)
