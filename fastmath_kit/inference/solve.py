@@ -18,7 +18,7 @@ from fastmath_kit.errors import ConfigError, DataError, EngineError
 from fastmath_kit.inference.protocol import Engine, Sampling, Update
 from fastmath_kit.inference.voting import majority_vote
 from fastmath_kit.problems.answers import Answer, extract_answer, same_answer
-from fastmath_kit.problems.grading import Grader
+from fastmath_kit.problems.grading import shared_grader
 from fastmath_kit.problems.prompts import prompt_ids
 from fastmath_kit.problems.records import Problem, Trace, Vote
 
@@ -138,9 +138,8 @@ def sample_traces(
 def _grade(traces: list[Trace]) -> list[Trace]:
     """Grades by math what `same_answer` compared as text; an ungradable gold becomes None."""
     known = [index for index, trace in enumerate(traces) if trace.correct is not None]
-    with Grader() as grader:
-        pairs = [(traces[i].solution, traces[i].answer) for i in known]
-        verdicts = grader.grade_many((gold, "" if a is None else a) for gold, a in pairs)
+    pairs = [(traces[i].solution, traces[i].answer) for i in known]
+    verdicts = shared_grader().grade_many((gold, "" if a is None else a) for gold, a in pairs)
     for index, verdict in zip(known, verdicts, strict=True):
         traces[index] = replace(traces[index], correct=verdict.correct)
     return traces

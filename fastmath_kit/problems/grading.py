@@ -196,6 +196,12 @@ class Grader:
         self._start()
 
 
+@functools.cache
+def shared_grader() -> Grader:
+    """Returns one grader for the whole process: its workers take seconds to start."""
+    return Grader()
+
+
 def _decide_without_worker(gold: str, answer: str) -> Verdict | None:
     if not is_real_answer(gold):
         return Verdict(None, "gold: empty")

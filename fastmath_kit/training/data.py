@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fastmath_kit.errors import DataError
 from fastmath_kit.problems.files import read_text
-from fastmath_kit.problems.grading import Grader
+from fastmath_kit.problems.grading import shared_grader
 from fastmath_kit.problems.prompts import STOP, completion_ids, prompt_ids, prompt_messages
 from fastmath_kit.problems.records import Problem, Trace
 
@@ -117,8 +117,7 @@ def grpo_dataset(problems: Iterable[Problem]):
     for problem in problems:
         if problem.solution is None:
             raise DataError(f"problem {problem.id!r} has no answer to reward. Leave it out.")
-    with Grader() as grader:
-        bad = {gold.row: gold for gold in grader.check_golds(problems)}
+    bad = {gold.row: gold for gold in shared_grader().check_golds(problems)}
     for row, gold in bad.items():
         name = problems[row].id
         logger.warning("row %d, problem %s: left out, gold %r: %s", row, name, *gold[1:])

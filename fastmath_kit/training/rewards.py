@@ -20,11 +20,10 @@ All rewards have TRL's signature and pickle. `B*G` is prompts times group size.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 from fastmath_kit.errors import DataError
 from fastmath_kit.problems.answers import extract_answer
-from fastmath_kit.problems.grading import Grader
+from fastmath_kit.problems.grading import shared_grader
 
 Messages = list[dict[str, str]]
 
@@ -130,14 +129,9 @@ class ShortCorrectReward:
 short_correct_reward = ShortCorrectReward()
 
 
-@cache
-def _grader() -> Grader:
-    return Grader()  # its workers start at the first answer that is not a whole number
-
-
 def _verdicts(completions: list[Messages], solution: list[str]) -> list[bool | None]:
     """Whether each completion is right; None where its gold cannot be graded."""
-    verdicts = _grader().grade_completions(solution, _texts(completions), inside="reasoning")
+    verdicts = shared_grader().grade_completions(solution, _texts(completions), inside="reasoning")
     return [verdict.correct for verdict in verdicts]
 
 
