@@ -20,6 +20,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from fastmath_kit import cli_budget
 from fastmath_kit.errors import FastMathError
 from fastmath_kit.problems.files import DiskFullGuard
 
@@ -237,6 +238,11 @@ def rehearse(
     parameters = parse_overrides(set_ or ())
     return rehearse_notebook(competition, problems, model, out, parameters=parameters)
 
+
+_budget = typer.Typer(help="Fits and replays the budget policy.", no_args_is_help=True)
+_budget.command()(_command(cli_budget.fit))
+_budget.command()(_command(cli_budget.replay))
+app.add_typer(_budget, name="budget")
 
 if __name__ == "__main__":
     main()

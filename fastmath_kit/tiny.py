@@ -180,7 +180,7 @@ def make_tokenizer():
 
 
 def write_model(out: str | Path, *, seed: int) -> Path:
-    """Writes a Qwen2 model of random weights with its tokenizer; about 0.5 M parameters.
+    """Writes a Qwen2 model of random weights with its tokenizer; 342,016 parameters.
 
     Returns:
         `out`, a folder that transformers, TRL and vLLM load like any model.

@@ -27,7 +27,7 @@ ALLOWED = {
     "training": BELOW_EVALUATION,
     "kaggle": {"evaluation", "training", *BELOW_EVALUATION},
 }
-ON_TOP = {"cli", "demo", "tiny", "__init__"}  # these may import every room
+ON_TOP = {"cli", "cli_budget", "demo", "tiny", "__init__"}  # these may import every room
 
 OWNERS = {
     "vllm": ("inference/engine.py",),

@@ -99,7 +99,7 @@ def test_the_quickstart_runs_and_runs_again(tmp_path):
     seen = {id_: {kind for o in outs for kind in o.get("data", {})} for id_, outs in by_id.items()}
     for id_ in ("evaluate", "compare", "result"):
         assert "image/png" in seen[id_], id_  # a figure
-    for id_ in ("solve", "grpo", "rehearse"):
+    for id_ in ("solve", "grpo", "rehearse", "result"):
         assert "text/html" in seen[id_], id_  # a table
     streams = [o for outputs in by_id.values() for o in outputs if o.output_type == "stream"]
     assert [stream.text for stream in streams if "Traceback" in stream.text] == []
@@ -109,8 +109,10 @@ def test_the_quickstart_runs_and_runs_again(tmp_path):
     run = submission.parents[1]
     assert (run / "report.html").exists()
 
-    measured = {path: path.stat().st_mtime_ns for path in run.glob("evaluation/*/traces.parquet")}
-    assert len(measured) == 6  # base, two epochs, GRPO, two quantized
-    execute(tmp_path)  # as after a restart
-    assert {path: path.stat().st_mtime_ns for path in measured} == measured
+    results = [*run.glob("evaluation/*/traces.parquet"), *run.glob("*/checkpoint-*"), run / "w4a16"]
+    written_ns = {path: path.stat().st_mtime_ns for path in results}
+    assert len(written_ns) == 6 + 3 + 1  # stages: base, two epochs, GRPO, two quantized
+    execute(tmp_path)  # as after a restart: what is finished stays as it is
+    assert {path: path.stat().st_mtime_ns for path in results} == written_ns
+    assert len([*run.glob("*/checkpoint-*")]) == 3
     assert [path.name for path in run.parent.iterdir()] == [run.name]

@@ -7,13 +7,53 @@ A submission answers its problems one at a time before one deadline. A policy ma
     state = RunState(elapsed_s=600, deadline_s=18_000, num_done=0, num_problems=50)
     policy(state).timeout_s  # 900.0
 
-Policies are pure: they read no clock and keep no history. All times are wall-clock seconds since
-the notebook started.
+A rule may carry a `stop` of its own, asked while the problem runs: a `ProblemState` goes in, a
+`Decision` to go on, to stop or to launch more comes out.
+
+Policies and stops are pure: they read no clock and keep no history. All times of a run are
+wall-clock seconds since the notebook started, all times of a problem since its first launch.
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastmath_kit.errors import ConfigError
+from fastmath_kit.problems.answers import Answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProblemState:
+    """What is known while a problem runs.
+
+    Attributes:
+        elapsed_s: Seconds since the first launch.
+        answers: One a finished trace, in the order they finished; None did not vote.
+        leader_votes: Votes of the most frequent answer.
+        second_votes: Votes of the next one.
+        live_tokens: Tokens so far of every running trace.
+    """
+
+    elapsed_s: float
+    answers: tuple[Answer | None, ...] = ()
+    leader_votes: int = 0
+    second_votes: int = 0
+    live_tokens: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What to do with a running problem.
+
+    Attributes:
+        stop: Why the votes so far decide; None goes on.
+        launch: More traces to start.
+        review_s: Seconds since the first launch at which to ask again, if no trace ends before.
+    """
+
+    stop: str | None = None
+    launch: int = 0
+    review_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,12 +65,18 @@ class Rule:
         stop_votes: Equal answers that end the problem; more than `num_traces` never does.
         max_tokens: Most completion tokens of one trace.
         timeout_s: Seconds after which the votes so far decide; 0 skips the problem.
+        stop: Asked when a trace ends and when it said to ask again; None leaves it to the limits.
+        expected_s: Seconds it takes on average, None if its policy does not know.
+        why: One line for the log.
     """
 
     num_traces: int
     stop_votes: int
     max_tokens: int
     timeout_s: float
+    stop: Callable[[ProblemState], Decision] | None = None
+    expected_s: float | None = None
+    why: str = ""
 
     def __post_init__(self) -> None:
         _require_positive(self, "num_traces", "stop_votes", "max_tokens")
@@ -47,12 +93,18 @@ class RunState:
         deadline_s: When the notebook is killed, on the same clock.
         num_done: Problems answered so far.
         num_problems: Problems expected in all; the gateway may send more.
+        kappa: Observed over predicted seconds of the same work, `throughput.Drift.kappa`.
+        spent_s: Seconds taken so far by problems whose rule had an `expected_s`.
+        expected_s: The sum of what those rules expected.
     """
 
     elapsed_s: float
     deadline_s: float
     num_done: int
     num_problems: int
+    kappa: float = 1.0
+    spent_s: float = 0.0
+    expected_s: float = 0.0
 
     def __post_init__(self) -> None:
         _require_positive(self, "deadline_s", "num_problems")

@@ -7,19 +7,19 @@
 """
 
 import logging
+import math
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from functools import partial
 
-from fastmath_kit.budget.policy import Rule
-from fastmath_kit.errors import ConfigError, DataError, EngineError
-from fastmath_kit.inference.protocol import Engine, Sampling, Update
+from fastmath_kit.budget.policy import ProblemState, Rule
+from fastmath_kit.errors import ConfigError, EngineError
+from fastmath_kit.inference.batch import Batch
+from fastmath_kit.inference.protocol import Engine, Sampling
 from fastmath_kit.inference.voting import majority_vote
-from fastmath_kit.problems.answers import Answer, extract_answer, same_answer
+from fastmath_kit.problems.answers import Answer
 from fastmath_kit.problems.grading import shared_grader
-from fastmath_kit.problems.prompts import prompt_ids
 from fastmath_kit.problems.records import Problem, Trace, Vote
 
 _POLL_S = 60.0  # how long bulk sampling waits at a time; nothing depends on it
@@ -35,8 +35,8 @@ class Solution:
         vote: The winner and all counts.
         traces: Every launched trace by `sample`, the aborted ones with what they had written.
         stop_reason: `votes` (stop_votes equal answers), `lead` (the rest could not change the
-            winner), `finished` (all traces ended), `timeout`, `engine` (it died), or `no_traces`
-            (the rule allowed no time).
+            winner), `finished` (all traces ended), `timeout`, `engine` (it died), `no_traces` (the
+            rule allowed no time), or what the rule's own stop said.
         seconds: From the call to the decision.
     """
 
@@ -79,10 +79,12 @@ def solve(
     votes, reason, traces = [], "no_traces", []
     if rule.timeout_s > 0:
         sampling = replace(sampling or Sampling(max_tokens=1), max_tokens=rule.max_tokens)
-        with _Batch(engine, clock, engine.name) as batch:
+        with Batch(engine, clock, engine.name) as batch:
             batch.launch(problem, rule.num_traces, sampling)
-            votes, reason = _watch(batch, rule, legal, start_s + rule.timeout_s, clock)
-            traces = batch.traces()
+            launch = partial(batch.launch, problem, sampling=sampling)
+            watch = _Watch(batch, rule, legal, launch, clock, start_s)
+            reason = watch.run()
+            votes, traces = watch.votes, batch.traces()
     return Solution(
         problem_id=problem.id,
         vote=majority_vote(votes),
@@ -123,7 +125,7 @@ def sample_traces(
     if k < 1:
         raise ConfigError(f"k must be at least 1, got {k}.")
     sampling = replace(sampling, seed=sampling.seed or 0)
-    with _Batch(engine, time.monotonic, model or engine.name) as batch:
+    with Batch(engine, time.monotonic, model or engine.name) as batch:
         for problem in problems:
             batch.launch(problem, k, sampling)
         total = num_running = batch.num_running
@@ -145,103 +147,78 @@ def _grade(traces: list[Trace]) -> list[Trace]:
     return traces
 
 
-class _Batch:
-    """Launched completions and what was heard of them; leaving it aborts what still runs."""
+class _Watch:
+    """One problem under way: asks its rule when a trace ends, and when the rule said to."""
 
-    def __init__(self, engine: Engine, clock: Callable[[], float], model: str) -> None:
-        self._engine, self._clock, self._model = engine, clock, model
-        self._launched: dict[str, tuple[Problem, int, float]] = {}  # with sample and start
-        self._running: dict[str, Update] = {}
-        self._finished: dict[str, Trace] = {}
+    def __init__(
+        self,
+        batch: Batch,
+        rule: Rule,
+        legal: Callable[[Answer | None], int | None] | None,
+        launch: Callable[[int], None],
+        clock: Callable[[], float],
+        start_s: float,
+    ) -> None:
+        self._batch, self._rule, self._legal = batch, rule, legal
+        self._launch, self._clock, self._start_s = launch, clock, start_s
+        self._review_s = 0.0  # a rule with a stop of its own is asked at once
+        self.votes: list[Answer | None] = []  # in finishing order
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception) -> None:
-        if self._running:
-            self._engine.abort(list(self._running))
-
-    @property
-    def num_running(self) -> int:
-        return len(self._running)
-
-    def launch(self, problem: Problem, num_traces: int, sampling: Sampling) -> None:
-        """Starts samples 0 to `num_traces - 1` of a problem."""
-        ids = prompt_ids(self._engine.tokenizer, problem.statement)
-        for sample in range(num_traces):
-            seed = sampling.seed
-            if seed is not None:
-                seed = zlib.crc32(f"{seed}/{problem.id}/{sample}".encode())
+    def run(self) -> str:
+        """Returns why no more votes are awaited."""
+        if reason := self._review():
+            return reason
+        while (left_s := self._rule.timeout_s - self._elapsed_s()) > 0:
             try:
-                request_id = self._engine.launch(ids, replace(sampling, seed=seed))
-            except DataError as error:
-                raise DataError(f"problem {problem.id}: {error}") from error
-            self._launched[request_id] = (problem, sample, self._clock())
-            self._running[request_id] = Update(request_id=request_id)
+                until_review_s = max(0.0, self._review_s - self._elapsed_s())
+                finished = self._batch.poll(min(left_s, until_review_s))
+            except EngineError as error:
+                _log.error("an engine died under a problem, its votes so far decide: %s", error)
+                return "engine"
+            for trace in finished:
+                self.votes.append(self._legal(trace.answer) if self._legal else trace.answer)
+            due = finished or self._elapsed_s() >= self._review_s
+            reason = self._review() if due else None
+            if reason := reason or _stop_reason(self.votes, self._batch.num_running, self._rule):
+                return reason
+        return "timeout"
 
-    def poll(self, timeout_s: float) -> list[Trace]:
-        """Returns the traces that finished, waiting at most `timeout_s` for any news."""
-        finished = []
-        for update in self._engine.poll(timeout_s):
-            if update.request_id not in self._running:
-                continue  # of an earlier batch
-            self._running[update.request_id] = update
-            if update.finish_reason is not None:
-                del self._running[update.request_id]
-                self._finished[update.request_id] = self._trace(update, update.finish_reason)
-                finished.append(self._finished[update.request_id])
-        return finished
+    def _elapsed_s(self) -> float:
+        return self._clock() - self._start_s
 
-    def traces(self) -> list[Trace]:
-        """Returns all traces as launched, those still running as aborted."""
-        running = {name: self._trace(update, "abort") for name, update in self._running.items()}
-        return [(self._finished | running)[name] for name in self._launched]
-
-    def _trace(self, update: Update, finish_reason: str) -> Trace:
-        problem, sample, start_s = self._launched[update.request_id]
-        answer = extract_answer(update.text) if finish_reason == "stop" else None
-        graded = problem.solution is not None
-        return Trace(
-            problem_id=problem.id,
-            sample=sample,
-            completion_tokens=update.completion_tokens,
-            answer=answer,
-            completion=update.text,
-            finish_reason=finish_reason,
-            solution=problem.solution,
-            correct=same_answer(answer, problem.solution) if graded else None,
-            seconds=self._clock() - start_s,
-            model=self._model,
+    def _review(self) -> str | None:
+        """Does what the rule's own stop says now; returns its reason if that is to stop."""
+        self._review_s = math.inf
+        if self._rule.stop is None:
+            return None
+        first, second = _top_votes(self.votes)
+        if first >= self._rule.stop_votes:
+            return "votes"
+        decision = self._rule.stop(
+            ProblemState(
+                elapsed_s=self._elapsed_s(),
+                answers=tuple(self.votes),
+                leader_votes=first,
+                second_votes=second,
+                live_tokens=self._batch.live_tokens,
+            )
         )
+        self._review_s = decision.review_s
+        if decision.stop is None:
+            self._launch(decision.launch)
+        return decision.stop
 
 
-def _watch(
-    batch: _Batch,
-    rule: Rule,
-    legal: Callable[[Answer | None], int | None] | None,
-    deadline_s: float,
-    clock: Callable[[], float],
-) -> tuple[list[Answer | None], str]:
-    """Returns the votes in finishing order and why no more of them were awaited."""
-    votes: list[Answer | None] = []
-    while (left_s := deadline_s - clock()) > 0:
-        try:
-            finished = batch.poll(left_s)
-        except EngineError as error:
-            _log.error("an engine died under a problem, its votes so far decide: %s", error)
-            return votes, "engine"
-        votes += [trace.answer if legal is None else legal(trace.answer) for trace in finished]
-        reason = _stop_reason(majority_vote(votes), batch.num_running, rule)
-        if reason is not None:
-            return votes, reason
-    return votes, "timeout"
-
-
-def _stop_reason(vote: Vote, num_running: int, rule: Rule) -> str | None:
+def _stop_reason(votes: list[Answer | None], num_running: int, rule: Rule) -> str | None:
     """Returns why the problem is decided, or None while running traces can change it."""
-    first, second = [*(count for _, count in vote.counts), 0, 0][:2]
+    first, second = _top_votes(votes)
     if first >= rule.stop_votes:
         return "votes"
     if num_running == 0:
         return "finished"
     return "lead" if first - second > num_running else None
+
+
+def _top_votes(votes: list[Answer | None]) -> tuple[int, int]:
+    first, second = [*(count for _, count in majority_vote(votes).counts), 0, 0][:2]
+    return first, second

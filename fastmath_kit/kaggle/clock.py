@@ -1,4 +1,4 @@
-"""The clock of a submission and the guard on it, outside every budget policy.
+"""The clock of a submission, with `budget.guard` on it.
 
     clock = Clock(start_s=CLOCK_START_S, deadline_s=17_400, num_problems=50, reserve_s=60)
     clock.left_s(num_done=3)  # the most seconds the fourth problem may take
@@ -10,11 +10,11 @@ problems cost.
 import time
 from dataclasses import dataclass
 
+from fastmath_kit.budget.guard import guard_s
 from fastmath_kit.budget.policy import RunState
 from fastmath_kit.errors import ConfigError
 
 LATE_S = 5.0  # how long after its time-out a solver may come back before its engine counts as hung
-_FLOOR = 0.2  # of an equal share of all the time: what every problem to come keeps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,15 +65,10 @@ class Clock:
     def left_s(self, num_done: int) -> float:
         """Returns the most seconds the next problem may take, whatever the policy says.
 
-        Every problem to come keeps a fifth of an equal share of the whole time, or an equal share
-        of the rest if that is less, and after the announced number one more may always come.
-        Negative when the deadline has passed.
+        `budget.guard` keeps a floor for every problem to come. Negative when the deadline has
+        passed.
         """
-        usable_s = self.deadline_s - self.reserve_s
-        floor_s = _FLOOR * usable_s / self.num_problems
-        rest_s = usable_s - self.elapsed_s()
-        num_others = max(1, self.num_problems - num_done - 1)
-        left_s = max(rest_s - floor_s * num_others, rest_s / (num_others + 1))
+        left_s = guard_s(self.state(num_done), reserve_s=self.reserve_s)
         if self.call_limit_s is None or num_done == 0:  # the first call has no limit
             return left_s
         return min(left_s, self.call_limit_s - 2 * LATE_S)

@@ -147,6 +147,7 @@ class _Run:
         self._solve = solve
         self._log_path = log_path
         self._num_done = 0
+        self._spent_s = self._expected_s = 0.0  # of problems whose rule expected a time
         self._traces: list[Trace] = []
 
     def fill(self, record: _Record, statement: str) -> None:
@@ -156,10 +157,11 @@ class _Run:
             return
         end_s = time.monotonic() + self._clock.left_s(self._num_done)
         engine = self._keeper.ready(end_s)
-        rule = self._policy(self._clock.state(self._num_done))
+        state = self._clock.state(self._num_done)
+        rule = self._policy(replace(state, spent_s=self._spent_s, expected_s=self._expected_s))
         left_s = max(0.0, end_s - time.monotonic())
         rule = replace(rule, timeout_s=min(left_s, rule.timeout_s))
-        record.rule = asdict(rule)
+        record.rule = asdict(replace(rule, stop=None)) | {"stop": rule.stop and repr(rule.stop)}
         if rule.timeout_s < _LEAST_S:
             record.why = "no time is left"
             return
@@ -168,6 +170,9 @@ class _Run:
         solution = self._keeper.call(engine, solving, limit_s=rule.timeout_s + LATE_S)
         if solution.stop_reason == "engine":
             self._keeper.restart("died", engine)
+        if rule.expected_s is not None:
+            self._spent_s += solution.seconds
+            self._expected_s += rule.expected_s
         self._traces += solution.traces
         record.votes = [list(count) for count in solution.vote.counts]
         record.stop_reason = solution.stop_reason

@@ -13,7 +13,12 @@ from fastmath_kit.problems.files import DiskFullGuard
 from fastmath_kit.problems.records import read_problems
 from fastmath_kit.training.data import read_sft_rows
 from fastmath_kit.training.presets import load_preset
-from fastmath_kit.training.runs import OnProgress, check_output_folder, remove_unfinished
+from fastmath_kit.training.runs import (
+    OnProgress,
+    check_output_folder,
+    is_finished,
+    remove_unfinished,
+)
 
 
 def train(
@@ -62,6 +67,9 @@ def train(
     if values.get("save_strategy") == "no":
         raise ConfigError("save_strategy is 'no': nothing would be left of the run. Use 'steps'.")
     checkpoint = check_output_folder(out, resume=resume)
+    if checkpoint and is_finished(checkpoint, values):
+        steps = int(checkpoint.rpartition("-")[2])
+        return {"checkpoint": checkpoint, "steps": steps, "seconds": 0.0}
     trainer = build(values, rows, model=model, out=out, on_progress=on_progress)
     try:
         with DiskFullGuard(out):  # before the half-written checkpoint is removed

@@ -89,6 +89,14 @@ def remove_unfinished(out: str | Path) -> None:
             shutil.rmtree(checkpoint)
 
 
+def is_finished(checkpoint: str | Path, preset: Mapping) -> bool:
+    """Whether a checkpoint is the last one of its preset; TRL would train one step beyond it."""
+    state = json.loads((Path(checkpoint) / "trainer_state.json").read_text())
+    if preset.get("max_steps", -1) > 0:
+        return state["global_step"] >= preset["max_steps"]
+    return state["epoch"] >= preset.get("num_train_epochs", 3.0)
+
+
 def run_callback(preset: Mapping, *, on_progress: OnProgress | None = None):
     """Returns a transformers callback that writes `log.jsonl` and provenance and shows progress."""
     from transformers import TrainerCallback

@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from fastmath_kit.budget.policy import Rule
+from fastmath_kit.budget.policy import Decision, Rule
 from fastmath_kit.errors import ConfigError, DataError, EngineError
 from fastmath_kit.inference.protocol import Engine, Sampling
 from fastmath_kit.inference.replay_engine import ReplayEngine, SimulatedClock, StatementTokenizer
@@ -177,6 +177,26 @@ def test_sample_traces_keeps_order_grades_and_reports():
     assert [t.correct for t in sampled] == [True, False, False, None, None, None]
     assert {t.model for t in sampled} == {"m"}
     assert calls == [(2, 6), (4, 6), (6, 6)]
+
+
+def test_a_rule_of_its_own_mind_is_asked_stops_and_launches_more():
+    clock, asked = SimulatedClock(), []
+
+    def stop(state):
+        asked.append((state.elapsed_s, state.leader_votes, len(state.live_tokens)))
+        if state.elapsed_s < 2.5:
+            return Decision(review_s=2.5)  # ask again, though no trace ends then
+        if len(asked) == 4:
+            return Decision(launch=2)
+        return Decision(stop="patience" if state.leader_votes == 2 else None)
+
+    rule = make_rule(num_traces=4, stop_votes=99, stop=stop)
+    solution = solve(PROBLEM, replay([0, 1, 2, 0, 0, 0], clock), rule, clock=clock.monotonic)
+    times = [seconds for seconds, _, _ in asked]
+    assert times == pytest.approx([0, 1, 2, 2.5, 3, 4])
+    assert [live for _, _, live in asked] == [4, 3, 2, 2, 3, 2]  # two more since the fourth
+    assert (solution.stop_reason, solution.vote.answer) == ("patience", 0)
+    assert [trace.sample for trace in solution.traces] == list(range(6))
 
 
 @pytest.mark.slow  # starts math-verify

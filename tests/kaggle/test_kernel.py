@@ -1,6 +1,5 @@
 import ast
 import json
-import re
 from pathlib import Path
 
 import nbformat
@@ -30,40 +29,8 @@ def test_there_is_a_kernel():
     assert [folder.name for folder in FOLDERS] == ["aimo3"]
 
 
-def test_the_notebook_is_small_and_clean(folder, notebook):
-    assert (folder / "submission.ipynb").stat().st_size < 100_000
+def test_the_notebook_is_small(notebook):  # the rules of all notebooks: tests/test_notebooks.py
     assert len(notebook.cells) <= 12
-    for cell in code_cells(notebook):
-        assert len(cell.source.splitlines()) <= 20, cell.id
-        assert cell.outputs == [] and cell.execution_count is None, cell.id
-    assert notebook.metadata.kernelspec.name == "python3"  # Kaggle runs papermill
-
-
-def test_every_code_cell_follows_text_and_ids_are_words(notebook):
-    assert notebook.cells[0].cell_type == "markdown"
-    for before, cell in zip(notebook.cells, notebook.cells[1:], strict=False):
-        assert cell.cell_type == "markdown" or before.cell_type == "markdown"
-    ids = [cell.id for cell in notebook.cells]
-    assert len(set(ids)) == len(ids)
-    assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", id_) for id_ in ids)
-
-
-def test_logic_lives_in_the_package(notebook):
-    for cell in code_cells(notebook):
-        named = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
-        assert not [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, named)]
-
-
-def test_parameters_are_literals_with_a_comment(notebook):
-    (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    for node, line in zip(ast.parse(cell.source).body, cell.source.splitlines(), strict=True):
-        assert isinstance(node, ast.Assign)
-        ast.literal_eval(node.value)
-        assert "  # " in line
-    assert "SMOKE = False" in cell.source
-    names = {node.targets[0].id for node in ast.parse(cell.source).body}
-    rest = " ".join(other.source for other in code_cells(notebook) if other is not cell)
-    assert not [name for name in names if not re.search(rf"\b{name}\b", rest)]  # all are used
 
 
 def test_the_clock_starts_first_and_the_server_before_the_engine_is_waited_for(notebook):

@@ -97,7 +97,8 @@ def test_predict_is_a_plain_function_that_kaggle_takes(tmp_path):
 def test_an_answer_and_its_log_line(tmp_path):
     assert ask(predictor(tmp_path)) == 7
     (line,) = log(tmp_path)
-    assert line["rule"] == {"num_traces": 3, "stop_votes": 2, "max_tokens": 64, "timeout_s": 5.0}
+    limits = {"num_traces": 3, "stop_votes": 2, "max_tokens": 64, "timeout_s": 5.0}
+    assert line["rule"] == {**limits, "stop": None, "expected_s": None, "why": ""}
     assert (line["id"], line["answer"], line["fallback"], line["why"]) == ("p1", 7, False, None)
     assert line["votes"][0][0] == 7
     assert line["stop_reason"] in {"votes", "lead", "finished"}

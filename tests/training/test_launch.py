@@ -57,3 +57,8 @@ def test_both_stages_run_from_files_and_an_unfinished_checkpoint_is_removed(file
     grpo = train("grpo", "grpo_tiny", model=sft["checkpoint"], overrides=short, **problems)
     assert (files["out"] / "grpo" / "checkpoint-1" / "model.safetensors").is_file()
     assert grpo["seconds"] > 0
+    again = train(
+        "grpo", "grpo_tiny", model=sft["checkpoint"], overrides=short, resume=True, **problems
+    )
+    assert again == grpo | {"seconds": 0.0}  # finished: not a step more
+    assert not (files["out"] / "grpo" / "checkpoint-2").exists()

@@ -1,0 +1,200 @@
+"""The fitted policy: a menu of rules, priced by re-solving what a second is worth.
+
+    policy = load_policy("policy.json", fallback=ClipPolicy(...))
+    rule = policy(RunState(elapsed_s=600, deadline_s=18_000, num_done=0, num_problems=50))
+    rule.why  # "258 s a problem at 1.00 of plan: 8 traces, 187 s"
+
+Each entry of the menu is a number of traces and how long to wait for more votes once the leader has
+0, 1, 2, … of them; `fitting.fit_policy` chose them so that no other mix of rules solves more in the
+same mean time. Before every problem the time left is divided by the problems left and by how much
+more than planned the problems so far took, and the two entries around it are mixed. Where a second
+has no price any more, the clip rule decides. The file is plain JSON.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from fastmath_kit.budget.policy import ClipPolicy, Decision, ProblemState, Rule, RunState
+from fastmath_kit.budget.throughput import StepTime
+from fastmath_kit.errors import ConfigError, DataError
+from fastmath_kit.problems.files import atomic_path, read_text
+
+KIND = "fastmath budget policy"
+VERSION = 1
+_NEVER = 1_000_000  # more votes than any problem gets
+_GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples spread evenly over the unit interval
+_PRIOR_PROBLEMS = 10  # that went as planned, before any did
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatienceStop:
+    """Stops when the votes so far have been waited for long enough.
+
+    Attributes:
+        patience_s: Seconds since the launch at which a leader with 0, 1, 2, … votes decides; with
+            more votes than entries, the last holds.
+    """
+
+    patience_s: tuple[float, ...]
+
+    def __call__(self, state: ProblemState) -> Decision:
+        """Returns a stop, or when to ask again.
+
+        >>> PatienceStop(patience_s=(90.0, 60.0, 0.0))(ProblemState(elapsed_s=70.0, leader_votes=1))
+        Decision(stop='patience', launch=0, review_s=inf)
+        """
+        patience_s = self.patience_s[min(state.leader_votes, len(self.patience_s) - 1)]
+        if state.elapsed_s >= patience_s - 1e-6:
+            return Decision(stop="patience" if state.leader_votes else "gave up")
+        return Decision(review_s=patience_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MenuRule:
+    """One entry of a menu.
+
+    Attributes:
+        seconds: Mean seconds of a problem under it.
+        solved: Share of problems solved, in [0, 1].
+        num_traces: Traces launched at once.
+        patience_s: As in `PatienceStop`, never ascending.
+    """
+
+    seconds: float
+    solved: float
+    num_traces: int
+    patience_s: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not (self.num_traces >= 1 and self.patience_s):
+            raise ConfigError("a menu rule needs at least one trace and one patience.")
+        numbers = (self.seconds, self.solved, *self.patience_s)
+        if not all(0 <= number < math.inf for number in numbers):
+            raise ConfigError(f"a menu rule's numbers must be finite and not negative: {numbers}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FittedPolicy:
+    """Chooses from a menu by the time left a problem.
+
+    Attributes:
+        menu: By ascending seconds and share solved, its slope (what a second buys) descending.
+        plenty_s: From this many seconds a problem the clip rule decides; None for never.
+        max_tokens: Longest trace.
+        model: The engine the menu was fitted for.
+        reserve_s: Seconds before the deadline that no problem may use.
+    """
+
+    menu: tuple[MenuRule, ...]
+    plenty_s: float | None
+    max_tokens: int
+    model: StepTime
+    reserve_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        seconds = [rule.seconds for rule in self.menu]
+        if not seconds or seconds[0] <= 0 or seconds != sorted(set(seconds)):
+            raise ConfigError(f"a menu needs rules by ascending seconds, got {seconds}.")
+        if self.max_tokens < 1 or not (self.plenty_s is None or self.plenty_s > 0):
+            raise ConfigError("max_tokens and plenty_s of a fitted policy must be positive.")
+
+    def __call__(self, state: RunState) -> Rule:
+        """Returns the rule of the next problem; its `timeout_s` is 0 when no time is left."""
+        left_s = max(state.deadline_s - self.reserve_s - state.elapsed_s, 0.0)
+        expected = state.num_problems - state.num_done
+        num_left = expected if expected > 0 else 2  # one too many: as if one more followed
+        overhead_s = self.model.overhead_s * (num_left - 1) / num_left
+        share_s = max(left_s / num_left - overhead_s, 0.0)
+        ratio = _over_plan(state, share_s)
+        if self.plenty_s is not None and share_s / ratio >= self.plenty_s:
+            return self._clip(state)
+        entry, scale = self._choose(share_s / ratio, state.num_done)
+        patience_s = tuple(seconds * scale * state.kappa for seconds in entry.patience_s)
+        return Rule(
+            num_traces=entry.num_traces,
+            stop_votes=_NEVER,
+            max_tokens=self.max_tokens,
+            timeout_s=min(patience_s[0], left_s),
+            stop=PatienceStop(patience_s=patience_s),
+            expected_s=entry.seconds * scale,
+            why=f"{share_s:.0f} s a problem at {ratio:.2f} of plan: "
+            f"{entry.num_traces} traces, {entry.seconds * scale * ratio:.0f} s",
+        )
+
+    def _choose(self, share_s: float, num_done: int) -> tuple[MenuRule, float]:
+        """Returns an entry and what to multiply its times by.
+
+        Of the two entries around `share_s` one is taken so that over the run their mean is it.
+        """
+        row = sum(rule.seconds <= share_s for rule in self.menu)
+        if row == 0:
+            return self.menu[0], share_s / self.menu[0].seconds
+        if row == len(self.menu):
+            return self.menu[-1], share_s / self.menu[-1].seconds
+        low, high = self.menu[row - 1 : row + 1]
+        weight = (share_s - low.seconds) / (high.seconds - low.seconds)
+        return (high if (num_done * _GOLDEN + 0.5) % 1 < weight else low), 1.0
+
+    def _clip(self, state: RunState) -> Rule:
+        share_s = (state.deadline_s - self.reserve_s) / state.num_problems
+        return ClipPolicy(
+            base_s=share_s * 300 / 348,
+            high_s=share_s * 900 / 348,
+            num_traces=8,
+            stop_votes=4,
+            max_tokens=self.max_tokens,
+            reserve_s=self.reserve_s,
+        )(state)
+
+
+def _over_plan(state: RunState, share_s: float) -> float:
+    """Returns seconds spent over seconds expected, shrunk towards the drift of the engine."""
+    prior_s = max(_PRIOR_PROBLEMS * share_s, 1e-6)
+    ratio = (state.spent_s + prior_s * state.kappa) / (state.expected_s + prior_s)
+    return min(max(ratio, 0.4 * state.kappa), 2.5 * state.kappa)
+
+
+def write_policy(policy: FittedPolicy, path: str | Path) -> None:
+    """Writes a policy file: versioned JSON with units in the names."""
+    value = {"kind": KIND, "version": VERSION, **asdict(policy)}
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def read_policy(path: str | Path) -> FittedPolicy:
+    """Reads a policy file.
+
+    Raises:
+        DataError: the file is missing, damaged, of another kind or of a later version.
+    """
+    path = Path(path)
+    try:
+        value = json.loads(read_text(path))
+        kind, version = value.pop("kind", None), value.pop("version", None)
+        if (kind, version) != (KIND, VERSION):
+            raise ValueError(f"kind {kind!r}, version {version!r}")
+        menu = tuple(
+            MenuRule(**{**rule, "patience_s": tuple(rule["patience_s"])}) for rule in value["menu"]
+        )
+        return FittedPolicy(**{**value, "menu": menu, "model": StepTime(**value["model"])})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path}: not a policy file of version {VERSION} ({error}). "
+            "Write one with `fastmath budget fit`."
+        ) from error
+
+
+def load_policy(
+    path: str | Path, *, fallback: Callable[[RunState], Rule]
+) -> Callable[[RunState], Rule]:
+    """Returns the policy of a file, or the fallback with a warning: a kernel never dies of it."""
+    try:
+        return read_policy(path)
+    except DataError as error:
+        _log.warning("the fitted budget policy is not used, %s is: %s", fallback, error)
+        return fallback

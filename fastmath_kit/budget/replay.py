@@ -1,0 +1,232 @@
+"""Recorded traces through a policy on a simulated clock: fifty problems in milliseconds.
+
+    pool = recorded_problems(read_traces("traces.parquet"))
+    outcomes = play_run(draw_run(pool, 50, random.Random(0)), policy, model=HARDWARE["h100"],
+                        deadline_s=17_400, num_problems=50)
+    sum(outcome.right for outcome in outcomes)
+
+The clock is event-driven: between two events every running trace grows a token a step, and the
+step takes what `throughput.StepTime` says for their number and context. All policies that replay
+one drawn run see the same problems in the same order, and the n-th launch of a problem is the same
+trace for all of them: differences are paired. Times are in seconds.
+"""
+
+import math
+import random
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from fastmath_kit.budget.guard import guard_s
+from fastmath_kit.budget.policy import Decision, Rule, RunState
+from fastmath_kit.budget.simulated import SimulatedEngine
+from fastmath_kit.budget.throughput import Drift, StepTime
+from fastmath_kit.budget.weather import FAIR, Weather
+from fastmath_kit.errors import DataError
+from fastmath_kit.problems.answers import Answer, same_answer
+from fastmath_kit.problems.records import Trace
+
+LEAST_S = 0.5  # less than this is no time to solve anything
+_GO_ON = Decision()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """One problem's traces in launch order, some problem's draw, or all that were recorded.
+
+    Attributes:
+        problem_id: Where they come from.
+        tokens: Length of each trace.
+        answers: Its answer, None for none.
+        right: The answers that are right.
+    """
+
+    problem_id: str
+    tokens: tuple[float, ...]
+    answers: tuple[Answer | None, ...]
+    right: frozenset[Answer]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one replayed problem.
+
+    Attributes:
+        problem_id: `Recorded.problem_id`.
+        right: Whether the winner of the vote is right.
+        answered: Whether anybody voted; otherwise the fallback is the answer.
+        reason: `votes`, `lead`, `finished`, `timeout`, `no_traces` or a stop's own word.
+        start_s: When it started on the run's clock.
+        seconds: How long it took.
+        work_s: How long the engine's model says the same work takes.
+        num_traces: Traces launched.
+        leader_votes: Votes of the winner.
+        why: `Rule.why`.
+    """
+
+    problem_id: str
+    right: bool
+    answered: bool
+    reason: str
+    start_s: float
+    seconds: float
+    work_s: float
+    num_traces: int
+    leader_votes: int
+    why: str = ""
+
+
+def recorded_problems(traces: Sequence[Trace], *, length_scale: float = 1.0) -> list[Recorded]:
+    """Returns the traces by model and problem; each model's problem is a problem of its own.
+
+    A truncated trace did not answer.
+
+    Raises:
+        DataError: there are no traces, or a trace has neither a solution nor a grade.
+    """
+    groups = defaultdict(list)
+    for trace in traces:
+        if trace.solution is None and trace.correct is None:
+            raise DataError(
+                f"a trace of problem {trace.problem_id} has neither solution nor correct. "
+                "Sample traces of problems with answers."
+            )
+        groups[trace.model or "", trace.problem_id].append(trace)
+    if not groups:
+        raise DataError("no traces to replay. Sample some with `fastmath evaluate`.")
+    return [_recorded(key[1], group, length_scale) for key, group in groups.items()]
+
+
+def _recorded(problem_id: str, traces: list[Trace], length_scale: float) -> Recorded:
+    answers = [t.answer if t.finish_reason in (None, "stop") else None for t in traces]
+    graded = zip(answers, traces, strict=True)
+    right = {
+        answer
+        for answer, trace in graded
+        if answer is not None
+        and (same_answer(answer, trace.solution) if trace.correct is None else trace.correct)
+    }
+    tokens = tuple(max(trace.completion_tokens * length_scale, 1.0) for trace in traces)
+    return Recorded(
+        problem_id=problem_id, tokens=tokens, answers=tuple(answers), right=frozenset(right)
+    )
+
+
+def draw_run(pool: Sequence[Recorded], num_problems: int, rng: random.Random) -> list[Recorded]:
+    """Returns problems in random order, their traces shuffled.
+
+    No problem comes a third time before all came twice, and the traces of one draw are all
+    different.
+    """
+    rounds = -(-num_problems // len(pool))
+    chosen = [row for _ in range(rounds) for row in rng.sample(pool, len(pool))][:num_problems]
+    rng.shuffle(chosen)
+    return [shuffled(recorded, rng) for recorded in chosen]
+
+
+def shuffled(recorded: Recorded, rng: random.Random) -> Recorded:
+    """Returns the traces in another order."""
+    order = rng.sample(range(len(recorded.tokens)), len(recorded.tokens))
+    return replace(
+        recorded,
+        tokens=tuple(recorded.tokens[i] for i in order),
+        answers=tuple(recorded.answers[i] for i in order),
+    )
+
+
+def play_run(
+    draws: Sequence[Recorded],
+    policy: Callable[[RunState], Rule],
+    *,
+    model: StepTime,
+    deadline_s: float,
+    num_problems: int,
+    reserve_s: float = 0.0,
+    weather: Weather = FAIR,
+) -> list[Outcome]:
+    """Returns what becomes of every problem of a run, under the guard.
+
+    Args:
+        draws: The problems in the order they come; the traces of each in launch order.
+        policy: What each may spend.
+        model: Speed of the engine.
+        deadline_s: End of the run; it starts at 0.
+        num_problems: How many are announced; more or fewer may come.
+        reserve_s: Kept back by the guard.
+        weather: What goes wrong with the engine.
+    """
+    now_s, drift, spent_s, expected_s, outcomes = 0.0, Drift(), 0.0, 0.0, []
+    for num_done, draw in enumerate(draws):
+        now_s += model.overhead_s
+        state = RunState(
+            elapsed_s=now_s,
+            deadline_s=deadline_s,
+            num_done=num_done,
+            num_problems=num_problems,
+            kappa=drift.kappa,
+            spent_s=spent_s,
+            expected_s=expected_s,
+        )
+        rule = policy(state)
+        limit_s = min(rule.timeout_s, guard_s(state, reserve_s=reserve_s))
+        outcome = play(draw, rule, model=model, start_s=now_s, limit_s=limit_s, weather=weather)
+        drift = drift.update(predicted_s=outcome.work_s, observed_s=outcome.seconds)
+        if rule.expected_s is not None:
+            spent_s += outcome.seconds
+            expected_s += rule.expected_s
+        now_s += outcome.seconds
+        outcomes.append(outcome)
+    return outcomes
+
+
+def play(
+    draw: Recorded,
+    rule: Rule,
+    *,
+    model: StepTime,
+    start_s: float = 0.0,
+    limit_s: float = math.inf,
+    weather: Weather = FAIR,
+) -> Outcome:
+    """Returns what becomes of one problem under one rule, within `limit_s` at the latest."""
+    limit_s = min(limit_s, rule.timeout_s)
+    engine = SimulatedEngine(draw.tokens, draw.answers, model, rule.max_tokens)
+    reason = "no_traces"
+    if limit_s >= LEAST_S:
+        engine.launch(rule.num_traces)
+        reason = _watch(engine, rule, start_s, limit_s, weather)
+    return Outcome(
+        problem_id=draw.problem_id,
+        right=engine.leader in draw.right,
+        answered=engine.leader is not None,
+        reason=reason,
+        start_s=start_s,
+        seconds=engine.elapsed_s + (weather.late_s if reason != "no_traces" else 0.0),
+        work_s=engine.work_s,
+        num_traces=engine.num_launched,
+        leader_votes=engine.leader_votes,
+        why=rule.why,
+    )
+
+
+def _watch(
+    engine: SimulatedEngine, rule: Rule, start_s: float, limit_s: float, weather: Weather
+) -> str:
+    """Runs the problem to its end and returns the reason of it."""
+    decision = rule.stop(engine.state()) if rule.stop else _GO_ON
+    while True:
+        engine.launch(decision.launch)
+        wake_s = min(limit_s, max(decision.review_s, engine.elapsed_s + 1e-3))
+        engine.advance(start_s, wake_s, weather)
+        if engine.leader_votes >= rule.stop_votes:
+            return "votes"
+        if rule.stop is not None:
+            decision = rule.stop(engine.state())
+            if decision.stop is not None:
+                return decision.stop
+        if not engine.num_live and not decision.launch:
+            return "finished"
+        if engine.leader_votes - engine.second_votes > engine.num_live + decision.launch:
+            return "lead"
+        if engine.elapsed_s >= limit_s:
+            return "timeout"

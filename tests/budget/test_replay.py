@@ -1,0 +1,153 @@
+import random
+from dataclasses import replace
+
+import pytest
+
+from fastmath_kit.budget.policy import Decision, Rule
+from fastmath_kit.budget.replay import (
+    Recorded,
+    draw_run,
+    play,
+    play_run,
+    recorded_problems,
+)
+from fastmath_kit.budget.throughput import StepTime
+from fastmath_kit.budget.weather import Weather
+from fastmath_kit.errors import DataError
+from fastmath_kit.problems.records import Trace
+
+# A step takes 1 s however much runs; prompts and problems cost nothing.
+UNIT = StepTime(
+    base_s=1.0, per_sequence_s=0.0, prompt_tokens=0, prefill_tokens_per_s=1e12, overhead_s=0.0
+)
+RULE = Rule(num_traces=4, stop_votes=9, max_tokens=1_000, timeout_s=1_000)
+DRAW = Recorded(problem_id="p", tokens=(30, 10, 20, 40), answers=(7, 5, 7, 5), right=frozenset({7}))
+
+
+def rule(**fields):
+    return Rule(
+        **{name: getattr(RULE, name) for name in ("num_traces", "stop_votes")}
+        | {"max_tokens": 1_000, "timeout_s": 1_000, **fields}
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "seconds", "right", "reason"),
+    [
+        ({}, 40, True, "finished"),  # 5 7 7 5: the tie goes to 7, which got there first
+        ({"stop_votes": 2}, 30, True, "votes"),
+        ({"stop_votes": 1}, 10, False, "votes"),  # 5 is first
+        ({"timeout_s": 25}, 25, False, "timeout"),  # 5 7: the tie goes to 5
+        ({"timeout_s": 5}, 5, False, "timeout"),  # nobody voted
+        ({"draw": "7775"}, 30, True, "lead"),  # three ahead, one running
+        ({"timeout_s": 0.1}, 0, False, "no_traces"),  # no time to solve anything
+        ({"num_traces": 3}, 30, True, "finished"),
+        ({"num_traces": 1}, 30, True, "finished"),
+        ({"max_tokens": 20}, 20, False, "finished"),  # long traces are cut and do not vote
+        ({"stop": lambda s: Decision(stop="enough" if s.answers else None)}, 10, False, "enough"),
+        # Asked again at 15 s, long before the next end at 20 s.
+        (
+            {"stop": lambda s: Decision(stop="late" if s.elapsed_s >= 15 else None, review_s=15)},
+            15,
+            False,
+            "late",
+        ),
+    ],
+)
+def test_a_problem_by_hand(fields, seconds, right, reason):
+    draw = replace(DRAW, answers=tuple(map(int, fields.pop("draw", "7575"))))
+    outcome = play(draw, rule(**fields), model=UNIT)
+    assert outcome.seconds == pytest.approx(seconds)
+    assert (outcome.right, outcome.reason) == (right, reason)
+
+
+def test_more_traces_can_be_launched_later():
+    def stop(state):
+        return Decision(launch=int(len(state.answers) == 1 and len(state.live_tokens) == 0))
+
+    outcome = play(DRAW, rule(num_traces=1, stop=stop), model=UNIT)
+    assert outcome.num_traces == 2  # the first ended at 30 and a second of 10 was launched
+    assert outcome.seconds == pytest.approx(40)
+
+
+def test_concurrency_and_context_slow_it_down():
+    slow = StepTime(base_s=0.5, per_sequence_s=0.1, per_context_token_s=0.001, overhead_s=0.0)
+    alone = play(DRAW, rule(num_traces=1), model=slow).seconds
+    four = play(DRAW, rule(timeout_s=1e6), model=slow)
+    assert alone == pytest.approx(0.03 + 30 * (0.6 + 0.3) + 0.001 * 30**2 / 2, rel=1e-6)
+    assert four.seconds > 40 * 0.6
+
+
+def test_what_does_not_fit_the_cache_waits_and_is_read_again():
+    small = StepTime(
+        base_s=1.0,
+        per_sequence_s=0.0,
+        prompt_tokens=0,
+        prefill_tokens_per_s=10.0,
+        overhead_s=0.0,
+        kv_capacity_tokens=50,
+    )
+    draw = Recorded(problem_id="p", tokens=(40, 40), answers=(1, 1), right=frozenset({1}))
+    outcome = play(draw, rule(num_traces=2), model=small)
+    # Both run to 25, the second waits to 40, is read in 2.5 s and needs 15 more.
+    assert outcome.seconds == pytest.approx(57.5)
+
+
+@pytest.mark.parametrize(
+    ("weather", "seconds"),
+    [
+        (Weather(slowdown=3.0), 120),
+        (Weather(stalls=((5.0, 100.0),)), 140),
+        (Weather(stalls=((5.0, 100.0), (500.0, 9.0))), 140),  # the second comes later
+        (Weather(hangs_at_s=15.0), 1_000),  # to the time-out
+        (Weather(late_s=2.0), 42),
+    ],
+)
+def test_weather(weather, seconds):
+    assert play(DRAW, rule(), model=UNIT, weather=weather).seconds == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("work_s", [0.0, 3.0, 10.0, 70.0])
+def test_work_and_seconds_are_inverse(work_s):
+    weather = Weather(slowdown=2.0, stalls=((4.0, 10.0), (30.0, 5.0)))
+    seconds = weather.seconds(2.0, work_s)
+    assert weather.work_s(2.0, seconds) == pytest.approx(work_s)
+
+
+def test_draws_are_fair_repeatable_and_without_replacement():
+    pool = [
+        Recorded(problem_id=str(i), tokens=(1, 2, 3), answers=(1, 2, 3), right=frozenset({1}))
+        for i in range(7)
+    ]
+    draws = draw_run(pool, 17, random.Random(3))
+    assert draws == draw_run(pool, 17, random.Random(3))
+    counts = [sum(d.problem_id == p.problem_id for d in draws) for p in pool]
+    assert set(counts) == {2, 3}
+    assert all(sorted(draw.tokens) == [1, 2, 3] for draw in draws)
+    assert all(draw.tokens == draw.answers for draw in draws)  # shuffled together
+
+
+def test_a_run_keeps_the_clock():
+    outcomes = play_run(
+        [DRAW] * 3, lambda state: rule(stop_votes=2), model=UNIT, deadline_s=1e4, num_problems=3
+    )
+    assert [outcome.start_s for outcome in outcomes] == pytest.approx([0, 30, 60])
+
+
+def test_recorded_problems_of_two_models_and_truncated_traces():
+    def trace(**fields):
+        return Trace(problem_id="p", sample=0, completion_tokens=10, answer=3, **fields)
+
+    traces = [
+        trace(solution="3", model="a"),
+        trace(solution="3", model="a", finish_reason="length"),
+        trace(solution="4", model="b"),
+        trace(correct=True, model="c"),
+    ]
+    a, b, c = recorded_problems(traces, length_scale=2.0)
+    assert (a.tokens, a.answers, a.right) == ((20, 20), (3, None), {3})
+    assert (b.right, c.right) == (frozenset(), {3})
+    with pytest.raises(DataError, match="neither solution nor correct"):
+        recorded_problems([trace()])
+    with pytest.raises(DataError, match="no traces"):
+        recorded_problems([])
