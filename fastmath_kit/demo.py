@@ -127,14 +127,12 @@ class _Demo:
     def _calibration_texts(self) -> list[str]:
         from fastmath_kit.inference.engine import VLLMEngine
         from fastmath_kit.inference.solve import sample_traces
-        from fastmath_kit.problems.prompts import prompt_ids
+        from fastmath_kit.training.data import calibration_texts
 
         problems = [lesson.problem for lesson in self.lessons[:NUM_CALIBRATION]]
         with VLLMEngine(self.out / "grpo", in_process=True) as engine:
             traces = sample_traces(problems, engine, k=1, sampling=self.sampling)
-            tokenizer = engine.tokenizer
-        prompts = [tokenizer.decode(prompt_ids(tokenizer, p.statement)) for p in problems]
-        return [prompt + t.completion for prompt, t in zip(prompts, traces, strict=True)]
+            return calibration_texts(traces, problems, engine.tokenizer)
 
     def rehearse(self, _: OnProgress) -> None:
         """Runs the submission notebook with the 4-bit model, as Kaggle runs it."""

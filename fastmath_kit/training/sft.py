@@ -1,7 +1,9 @@
-"""SFT: a preset and traces to TRL's own `SFTTrainer`, with resume.
+"""Trains by SFT: a preset and traces to TRL's own `SFTTrainer`, with resume.
 
-trainer = build_sft(preset, rows, model="runs/demo/base", out="runs/demo/sft")
-trainer.train(resume_from_checkpoint=check_output_folder("runs/demo/sft", resume=True))
+A run is two lines:
+
+    trainer = build_sft(preset, rows, model="runs/demo/base", out="runs/demo/sft")
+    trainer.train(resume_from_checkpoint=check_output_folder("runs/demo/sft", resume=True))
 """
 
 from collections.abc import Iterable, Mapping
