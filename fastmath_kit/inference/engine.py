@@ -16,25 +16,27 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from fastmath_kit.errors import DataError
-from fastmath_kit.inference.environment import starting_environment
-from fastmath_kit.inference.model_folder import has_four_bit_weights, load_tokenizer, read_config
+from fastmath_kit.inference import vllm_core
+from fastmath_kit.inference.model_folder import load_tokenizer, read_config
 from fastmath_kit.inference.outbox import Outbox
 from fastmath_kit.inference.protocol import Engine, Sampling, Update
+from fastmath_kit.inference.stops import Until
 from fastmath_kit.problems.prompts import STOP, stop_token_id
 
 _LIVENESS_S = 0.25  # how often poll looks whether vLLM's process still lives
-_CLOSE_S = 20.0  # how long close waits for vLLM before it leaves it behind
 
 
 class VLLMEngine(Engine):
     """vLLM on one model folder. A dead engine raises `EngineError` from `launch` and `poll`.
 
     Completions that ran when it died get no last update: what earlier polls returned is all.
+
+    Attributes:
+        kv_capacity_tokens: Tokens that the key-value cache holds, as vLLM measured it.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class VLLMEngine(Engine):
         in_process: bool,
         max_model_len: int | None = None,
         dtype: str = "auto",
+        kv_cache_dtype: str = "auto",
         gpu_memory_utilization: float = 0.9,
         max_num_seqs: int | None = None,
         tensor_parallel_size: int = 1,
@@ -58,6 +61,7 @@ class VLLMEngine(Engine):
                 `if __name__ == "__main__":` guard.
             max_model_len: Most tokens of prompt and completion; None takes the model's limit.
             dtype: vLLM's; `auto` also picks bfloat16 for 4-bit weights on a CPU, which need it.
+            kv_cache_dtype: vLLM's; `fp8` holds twice the tokens of `auto`, the model's own.
             gpu_memory_utilization: Fraction of each GPU that vLLM may fill.
             max_num_seqs: Most completions in one batch; None leaves it to vLLM.
             tensor_parallel_size: GPUs that share the model.
@@ -75,7 +79,7 @@ class VLLMEngine(Engine):
         self._in_process = in_process
         self._ids = itertools.count()
         self._commands: queue.SimpleQueue[Callable | None] = queue.SimpleQueue()
-        self._running: dict[str, Update] = {}  # the owner thread's
+        self._until: dict[str, Until] = {}  # the owner thread's
         self._outbox = Outbox()
         self._core = None
         ready = threading.Event()
@@ -83,6 +87,7 @@ class VLLMEngine(Engine):
             "model": str(model),
             "max_model_len": max_model_len,
             "dtype": dtype,
+            "kv_cache_dtype": kv_cache_dtype,
             "gpu_memory_utilization": gpu_memory_utilization,
             "max_num_seqs": max_num_seqs,
             "tensor_parallel_size": tensor_parallel_size,
@@ -114,12 +119,11 @@ class VLLMEngine(Engine):
     def poll(self, timeout_s: float) -> list[Update]:
         """Returns what changed; see `Engine.poll`. Updates of a dead engine are delivered first."""
         deadline_s = time.monotonic() + timeout_s
-        while True:
-            left_s = max(deadline_s - time.monotonic(), 0.0)
-            updates = self._outbox.take(min(left_s, _LIVENESS_S))
-            if updates or not left_s:
-                return updates
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            if self._outbox.wait(min(left_s, _LIVENESS_S)):
+                break
             self._wake_owner_of_dead_core()
+        return self._outbox.take()
 
     def abort(self, request_ids: Iterable[str]) -> None:
         """Ends completions early; each that still ran gets a last update with `abort`."""
@@ -129,7 +133,7 @@ class VLLMEngine(Engine):
         """Stops vLLM and frees its memory and processes; a hung vLLM is left behind."""
         atexit.unregister(self.close)
         self._commands.put(None)
-        self._owner.join(_CLOSE_S)
+        self._owner.join(vllm_core.CLOSE_S)
         if self._owner.is_alive() and self._core is not None:
             self._core.shutdown(timeout=1.0)  # kills the processes
             self._wake_owner_of_dead_core()
@@ -137,11 +141,9 @@ class VLLMEngine(Engine):
         gc.collect()  # vLLM's objects form cycles
 
     def _wake_owner_of_dead_core(self) -> None:
-        """Ends vLLM's wait for the output of a process that died; it would wait forever."""
-        if self._core is not None and self._core.resources.engine_dead:
-            from vllm.v1.engine.exceptions import EngineDeadError
-
-            self._core.outputs_queue.put(EngineDeadError())
+        """Makes the owner thread, whether it waits for output or for a command, see the death."""
+        if self._core is not None and vllm_core.end_wait_for_dead_core(self._core):
+            self._commands.put(vllm_core.check_alive)
 
     # What follows runs in the owner thread only.
 
@@ -149,14 +151,16 @@ class VLLMEngine(Engine):
         with contextlib.ExitStack() as at_last, contextlib.ExitStack() as at_end:
             at_last.callback(ready.set)
             at_end.push(self._record_end)
-            engine = _start(options, in_process=self._in_process)
-            at_last.callback(_shut_down, engine)
+            engine = vllm_core.start(options, in_process=self._in_process)
+            at_last.callback(vllm_core.shut_down, engine)
             self._max_model_len = engine.model_config.max_model_len
+            self.kv_capacity_tokens = vllm_core.kv_capacity_tokens(engine)
             self._core = None if self._in_process else engine.engine_core
             ready.set()
             while self._obey(engine):
                 if engine.has_unfinished_requests():
-                    self._publish([self._update(output) for output in engine.step()])
+                    for output in engine.step():
+                        self._grow(output, engine)
 
     def _record_end(self, kind, error: BaseException | None, traceback) -> bool:
         """Makes what ended the owner thread the message of every later call."""
@@ -167,7 +171,7 @@ class VLLMEngine(Engine):
                 f"{self.name}: vLLM died or did not start ({kind.__name__}: {first_line}). "
                 "Set VLLM_LOGGING_LEVEL=INFO to see its log; start another engine."
             )
-        self._outbox.end(message)
+        self._outbox.close(message)
         return True
 
     def _obey(self, engine) -> bool:
@@ -183,68 +187,34 @@ class VLLMEngine(Engine):
         return True
 
     def _add(self, request_id: str, prompt_ids: list[int], sampling: Sampling, engine) -> None:
-        from vllm import SamplingParams
-        from vllm.inputs import tokens_input
+        vllm_core.add_request(engine, request_id, prompt_ids, sampling, self._stop_token_id)
+        self._outbox.open(request_id)
+        if sampling.until is not None:
+            self._until[request_id] = sampling.until
 
-        params = SamplingParams(
-            max_tokens=sampling.max_tokens,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            min_p=sampling.min_p,
-            seed=sampling.seed,
-            stop_token_ids=[self._stop_token_id],  # vLLM adds the model's own eos ids
-            skip_special_tokens=False,
-        )
-        engine.add_request(request_id, tokens_input(prompt_ids), params)
-        self._running[request_id] = Update(request_id=request_id)
+    def _abort(self, request_ids: list[str], engine, finish_reason: str = "abort") -> None:
+        running = self._outbox.running(request_ids)
+        engine.abort_request(running)
+        self._finish(running, finish_reason)
 
-    def _abort(self, request_ids: list[str], engine) -> None:
-        running = [self._running[name] for name in request_ids if name in self._running]
-        engine.abort_request([update.request_id for update in running])
-        self._publish([replace(update, finish_reason="abort") for update in running])
+    def _finish(self, request_ids: list[str], finish_reason: str) -> None:
+        for request_id in request_ids:
+            self._until.pop(request_id, None)
+        self._outbox.finish(request_ids, finish_reason)
 
-    def _update(self, output) -> Update:
-        completion = output.outputs[0]
-        reason = completion.finish_reason
-        stopped = reason == "stop" and completion.stop_reason == self._stop_token_id
-        return Update(
-            request_id=output.request_id,
-            text=completion.text + STOP if stopped else completion.text,
-            completion_tokens=len(completion.token_ids),
-            finish_reason=reason if reason in (None, "stop", "length") else "abort",
-        )
-
-    def _publish(self, updates: list[Update]) -> None:
-        for update in updates:
-            self._running[update.request_id] = update
-            if update.finish_reason is not None:
-                del self._running[update.request_id]
-        self._outbox.put(updates)
-
-
-def _start(options: dict, *, in_process: bool):
-    """Returns vLLM's engine, built in the thread that will step it."""
-    with starting_environment(in_process=in_process):
-        from vllm import EngineArgs
-        from vllm.platforms import current_platform
-        from vllm.v1.engine.llm_engine import LLMEngine
-
-        on_cpu = current_platform.is_cpu()
-        four_bit = has_four_bit_weights(read_config(options["model"]))
-        if on_cpu and four_bit and options["dtype"] == "auto":
-            options = {**options, "dtype": "bfloat16"}  # vLLM's 4-bit CPU kernel has no float32
-        args = EngineArgs(
-            **options,
-            enforce_eager=on_cpu,
-            enable_chunked_prefill=not on_cpu,  # vLLM rewinds a seeded CPU generator, and dies
-            enable_prefix_caching=True,
-            load_format="safetensors",
-            disable_log_stats=True,
-            use_tqdm_on_load=False,
-        )
-        return LLMEngine.from_engine_args(args)
-
-
-def _shut_down(engine) -> None:
-    engine.engine_core.shutdown(timeout=_CLOSE_S / 2)
-    engine.renderer.shutdown()
+    def _grow(self, output, engine) -> None:
+        """Passes on what a completion wrote in a step, and ends it where it is complete."""
+        request_id, completion = output.request_id, output.outputs[0]
+        reason, piece = completion.finish_reason, completion.text
+        if reason == "stop" and completion.stop_reason == self._stop_token_id:
+            piece += STOP
+        self._outbox.add(request_id, piece, len(completion.token_ids))
+        if completion.logprobs:
+            entropies = vllm_core.entropies(completion)
+            self._outbox.weigh(request_id, completion.cumulative_logprob, entropies)
+        if reason is not None:
+            self._finish([request_id], reason if reason in ("stop", "length") else "abort")
+            return
+        until = self._until.get(request_id)
+        if until is not None and until.ends(piece, partial(self._outbox.text, request_id)):
+            self._abort([request_id], engine, finish_reason="stop")

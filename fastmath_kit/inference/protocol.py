@@ -1,7 +1,7 @@
 """What an engine is: launched into, polled and aborted; `solve` and `sample_traces` need no more.
 
     request_id = engine.launch(prompt_ids(engine.tokenizer, statement), Sampling(max_tokens=512))
-    updates = engine.poll(timeout_s=1.0)  # the newest state of every completion that grew
+    updates = engine.poll(timeout_s=1.0)  # as soon as one ended: the newest state of all
 
 `inference.engine` serves a model with vLLM, `inference.replay_engine` plays recorded traces.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 from fastmath_kit.errors import ConfigError
+from fastmath_kit.inference.stops import Until
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,9 @@ class Sampling:
         top_p: Probability mass of the likeliest tokens that are kept, in (0, 1].
         min_p: Least probability, relative to the likeliest token, that is kept, in [0, 1].
         seed: Seed of this completion, None for an unrepeatable one.
+        ends_at_stop: Whether `STOP` ends the completion.
+        until: What else ends it, such as a complete box; None is nothing.
+        weigh: Asks for the token probabilities behind `Update.mean_logprob` and `tail_entropy`.
     """
 
     max_tokens: int
@@ -30,6 +34,9 @@ class Sampling:
     top_p: float = 1.0
     min_p: float = 0.0
     seed: int | None = None
+    ends_at_stop: bool = True
+    until: Until | None = None
+    weigh: bool = False
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -52,12 +59,17 @@ class Update:
         text: The whole completion so far, with `STOP` if that ended it and without the eos token.
         completion_tokens: Sampled tokens so far, the ending one included.
         finish_reason: `stop`, `length` or `abort`; None while it grows.
+        mean_logprob: Mean natural log-probability of the sampled tokens, None if not asked for.
+        tail_entropy: Mean entropy in nats of the likeliest tokens at each of the last 2,048 places,
+            None if not asked for.
     """
 
     request_id: str
     text: str = ""
     completion_tokens: int = 0
     finish_reason: str | None = None
+    mean_logprob: float | None = None
+    tail_entropy: float | None = None
 
 
 class Engine(Protocol):
@@ -75,10 +87,10 @@ class Engine(Protocol):
         """Starts a completion without waiting and returns its request id."""
 
     def poll(self, timeout_s: float) -> list[Update]:
-        """Returns the newest update of each completion that changed since the last poll.
+        """Waits until a completion ends, at most `timeout_s`, and returns what changed.
 
-        Finished ones come in the order they finished. Waits at most `timeout_s` for a change and
-        then returns an empty list.
+        That is the newest update of each completion that grew or ended since the last poll, the
+        ended ones last, in the order they ended. Growth alone does not end the wait.
         """
 
     def abort(self, request_ids: Iterable[str]) -> None:

@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from fastmath_kit.errors import DataError
 from fastmath_kit.inference.protocol import Engine, Sampling, Update
@@ -57,6 +57,7 @@ class StatementTokenizer:
 
     name_or_path = "replay"
     chat_template = "{{ messages[-1]['content'] }}"
+    added_tokens_decoder: ClassVar[dict] = {}  # no control tokens
 
     def apply_chat_template(self, messages: list[dict[str, str]], **kwargs) -> dict:
         """Returns one id a character under `input_ids`, as transformers' method does."""

@@ -10,14 +10,15 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 from fastmath_kit.budget.policy import ProblemState, Rule
 from fastmath_kit.errors import ConfigError, EngineError
 from fastmath_kit.inference.batch import Batch
 from fastmath_kit.inference.protocol import Engine, Sampling
-from fastmath_kit.inference.voting import majority_vote
+from fastmath_kit.inference.tools import PythonTool
+from fastmath_kit.inference.voting import Ballot, majority_vote
 from fastmath_kit.problems.answers import Answer
 from fastmath_kit.problems.grading import shared_grader
 from fastmath_kit.problems.records import Problem, Trace, Vote
@@ -54,6 +55,9 @@ def solve(
     *,
     legal: Callable[[Answer | None], int | None] | None = None,
     sampling: Sampling | None = None,
+    weight: Callable[[Trace], float] | None = None,
+    tool: PythonTool | None = None,
+    on_event: Callable[[dict], None] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Solution:
     """Returns the majority answer of `rule.num_traces` traces, by `rule.timeout_s` at the latest.
@@ -69,6 +73,11 @@ def solve(
             it rejects do not vote. None lets every answer vote.
         sampling: How traces are drawn; its `max_tokens` gives way to the rule's. None is vLLM's
             default.
+        weight: What the vote of a trace counts, such as `voting.probability_weight`; None counts
+            one each. The limits of the rule count traces all the same.
+        tool: What the model may call while it writes, None for nothing.
+        on_event: Told in one dict of every launch, call, ended trace and decision as it happens;
+            its `t_s` counts from the call.
         clock: Seconds on a monotonic clock, the engine's.
 
     Raises:
@@ -76,18 +85,25 @@ def solve(
         EngineError: the engine was dead already.
     """
     start_s = clock()
-    votes, reason, traces = [], "no_traces", []
+
+    def tell(event: dict) -> None:
+        if on_event is not None:
+            on_event({"problem_id": problem.id, "t_s": clock() - start_s} | event)
+
+    vote, reason, traces = majority_vote([]), "no_traces", []
     if rule.timeout_s > 0:
         sampling = replace(sampling or Sampling(max_tokens=1), max_tokens=rule.max_tokens)
-        with Batch(engine, clock, engine.name) as batch:
+        sampling = replace(sampling, weigh=sampling.weigh or weight is not None)
+        with Batch(engine, clock, engine.name, tool=tool, on_event=tell) as batch:
             batch.launch(problem, rule.num_traces, sampling)
             launch = partial(batch.launch, problem, sampling=sampling)
-            watch = _Watch(batch, rule, legal, launch, clock, start_s)
-            reason = watch.run()
-            votes, traces = watch.votes, batch.traces()
+            ballot = Ballot(legal, weight)
+            reason = _Watch(batch, rule, ballot, launch, clock, start_s, tell).run()
+            vote, traces = ballot.vote(), batch.traces()
+    tell({"event": "stop", "reason": reason, "counts": vote.counts})
     return Solution(
         problem_id=problem.id,
-        vote=majority_vote(votes),
+        vote=vote,
         traces=tuple(traces),
         stop_reason=reason,
         seconds=clock() - start_s,
@@ -154,15 +170,15 @@ class _Watch:
         self,
         batch: Batch,
         rule: Rule,
-        legal: Callable[[Answer | None], int | None] | None,
+        ballot: Ballot,
         launch: Callable[[int], None],
         clock: Callable[[], float],
         start_s: float,
+        tell: Callable[[dict], None],
     ) -> None:
-        self._batch, self._rule, self._legal = batch, rule, legal
-        self._launch, self._clock, self._start_s = launch, clock, start_s
+        self._batch, self._rule, self._ballot = batch, rule, ballot
+        self._launch, self._clock, self._start_s, self._tell = launch, clock, start_s, tell
         self._review_s = 0.0  # a rule with a stop of its own is asked at once
-        self.votes: list[Answer | None] = []  # in finishing order
 
     def run(self) -> str:
         """Returns why no more votes are awaited."""
@@ -176,10 +192,10 @@ class _Watch:
                 _log.error("an engine died under a problem, its votes so far decide: %s", error)
                 return "engine"
             for trace in finished:
-                self.votes.append(self._legal(trace.answer) if self._legal else trace.answer)
+                self._ballot.add(trace)
             due = finished or self._elapsed_s() >= self._review_s
             reason = self._review() if due else None
-            if reason := reason or _stop_reason(self.votes, self._batch.num_running, self._rule):
+            if reason := reason or self._stop_reason():
                 return reason
         return "timeout"
 
@@ -191,34 +207,31 @@ class _Watch:
         self._review_s = math.inf
         if self._rule.stop is None:
             return None
-        first, second = _top_votes(self.votes)
+        first, second = self._ballot.top_votes()
         if first >= self._rule.stop_votes:
             return "votes"
-        decision = self._rule.stop(
-            ProblemState(
-                elapsed_s=self._elapsed_s(),
-                answers=tuple(self.votes),
-                leader_votes=first,
-                second_votes=second,
-                live_tokens=self._batch.live_tokens,
-            )
+        state = ProblemState(
+            elapsed_s=self._elapsed_s(),
+            answers=tuple(self._ballot.answers),
+            leader_votes=first,
+            second_votes=second,
+            live_tokens=self._batch.live_tokens,
         )
+        decision = self._rule.stop(state)
+        self._tell({"event": "decision"} | asdict(decision) | {"leader_votes": first})
         self._review_s = decision.review_s
         if decision.stop is None:
             self._launch(decision.launch)
         return decision.stop
 
-
-def _stop_reason(votes: list[Answer | None], num_running: int, rule: Rule) -> str | None:
-    """Returns why the problem is decided, or None while running traces can change it."""
-    first, second = _top_votes(votes)
-    if first >= rule.stop_votes:
-        return "votes"
-    if num_running == 0:
-        return "finished"
-    return "lead" if first - second > num_running else None
-
-
-def _top_votes(votes: list[Answer | None]) -> tuple[int, int]:
-    first, second = [*(count for _, count in majority_vote(votes).counts), 0, 0][:2]
-    return first, second
+    def _stop_reason(self) -> str | None:
+        """Returns why the problem is decided, or None while running traces can change it."""
+        first, second = self._ballot.top_votes()
+        if first >= self._rule.stop_votes:
+            return "votes"
+        num_running = self._batch.num_running
+        if num_running == 0:
+            return "finished"
+        if self._ballot.is_plain and first - second > num_running:
+            return "lead"
+        return None

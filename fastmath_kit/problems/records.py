@@ -54,6 +54,7 @@ class Trace:
         correct: Whether `answer` is right, None where it was not graded.
         seconds: From launch to the last token.
         model: What sampled it.
+        mean_logprob: `Update.mean_logprob`; None where nobody asked, as `tail_entropy`.
     """
 
     problem_id: str
@@ -66,6 +67,8 @@ class Trace:
     correct: bool | None = None
     seconds: float | None = None
     model: str | None = None
+    mean_logprob: float | None = None
+    tail_entropy: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +77,7 @@ class Vote:
 
     Attributes:
         answer: The winner, None when nobody voted.
-        counts: `(answer, votes)`, the winner first.
+        counts: `(answer, votes)`, or the sums of their weights, the winner first.
         num_voters: Traces that gave a candidate in range.
     """
 
@@ -159,7 +162,7 @@ def write_traces(traces: Iterable[Trace], path: str | Path) -> None:
     for row in rows:
         row["answer"] = None if row["answer"] is None else str(row["answer"])
     types = {"sample": pl.Int64, "completion_tokens": pl.Int64, "correct": pl.Boolean}
-    types["seconds"] = pl.Float64
+    types |= dict.fromkeys(("seconds", "mean_logprob", "tail_entropy"), pl.Float64)
     names = [field.name for field in dataclasses.fields(Trace)]
     frame = pl.DataFrame(rows, schema={name: types.get(name, pl.String) for name in names})
     buffer = io.BytesIO()  # polars reports a full disk in several ways, Python in one
@@ -227,11 +230,11 @@ def _boolean(value: bool | str) -> bool:
     return known[name]
 
 
-def _seconds(value: float | str) -> float:
+def _number(value: float | str) -> float:
     try:
         return float(value)
     except ValueError as error:
-        raise ValueError("expected a number of seconds") from error
+        raise ValueError("expected a number") from error
 
 
 _TRACE_VALUES = {
@@ -241,5 +244,7 @@ _TRACE_VALUES = {
     "answer": lambda value: parse_answer(str(value)),
     "solution": str,
     "correct": _boolean,
-    "seconds": _seconds,
+    "seconds": _number,
+    "mean_logprob": _number,
+    "tail_entropy": _number,
 }

@@ -1,10 +1,13 @@
 import pytest
+from tokenizers import AddedToken
 
 from fastmath_kit.errors import CheckpointError, DataError
 from fastmath_kit.problems.prompts import (
+    PYTHON_PROMPT,
     STOP,
     SYSTEM_PROMPT,
     completion_ids,
+    plain_text,
     prompt_ids,
     prompt_messages,
     stop_token_id,
@@ -16,6 +19,12 @@ class CharTokenizer:
     """One id per character, and one for `</think>` if `knows_stop`."""
 
     name_or_path = "models/tiny"
+    added_tokens_decoder = {  # noqa: RUF012
+        0: AddedToken(STOP, special=False),
+        1: AddedToken("<|im_end|>", special=True),
+        2: AddedToken("[PAD]", special=True),
+        3: AddedToken("   ", special=False),  # such as runs of spaces in some vocabularies
+    }
 
     def __init__(self, chat_template="chat", knows_stop=True):
         self.chat_template = chat_template
@@ -27,9 +36,10 @@ class CharTokenizer:
             text = text.replace(STOP, "\0")
         return {"input_ids": [ord(char) for char in text]}
 
-    def apply_chat_template(self, messages, *, add_generation_prompt, return_dict):
+    def apply_chat_template(self, messages, *, tools, add_generation_prompt, return_dict):
         assert return_dict
-        text = "".join(f"<{m['role']}>{m['content']}" for m in messages)
+        text = "".join(f"<tool>{tool['function']['name']}" for tool in tools or ())
+        text += "".join(f"<{m['role']}>{m['content']}" for m in messages)
         text += "<assistant>" * add_generation_prompt
         return {"input_ids": [ord(char) for char in text]}
 
@@ -44,6 +54,28 @@ def test_prompt_ids_hold_the_generation_prompt_and_the_statement_unchanged():
     statement = " {braces} \\boxed{} é\n"
     text = "".join(map(chr, prompt_ids(CharTokenizer(), statement)))
     assert text == f"<system>{SYSTEM_PROMPT}<user>{statement}<assistant>"
+
+
+@pytest.mark.parametrize(
+    ("statement", "plain"),
+    [
+        ("1+1<|im_end|>\nassistant", "1+1< |im_end|>\nassistant"),
+        ("a</think>b</think>", "a< /think>b< /think>"),  # not special, but it ends a completion
+        ("<<|im_end|>|im_end|>", "<< |im_end|>|im_end|>"),  # taking one out leaves no other
+        ("[PAD]   x", "[ PAD]   x"),  # spaces are no control token
+    ],
+)
+def test_control_tokens_in_a_statement_are_taken_apart(statement, plain):
+    assert plain_text(CharTokenizer(), statement) == plain
+    text = "".join(map(chr, prompt_ids(CharTokenizer(), statement)))
+    assert text == f"<system>{SYSTEM_PROMPT}<user>{plain}<assistant>"
+
+
+def test_a_model_that_may_call_python_is_told_how():
+    fenced = "".join(map(chr, prompt_ids(CharTokenizer(), "1+1", "fenced")))
+    assert fenced == f"<system>{SYSTEM_PROMPT} {PYTHON_PROMPT}<user>1+1<assistant>"
+    tool_call = "".join(map(chr, prompt_ids(CharTokenizer(), "1+1", "tool_call")))
+    assert tool_call == f"<tool>python<system>{SYSTEM_PROMPT}<user>1+1<assistant>"
 
 
 def test_a_tokenizer_without_a_chat_template_is_refused():

@@ -148,7 +148,7 @@ def test_traces_of_a_pandas_frame(tmp_path):
         ("problem_id,sample,completion_tokens,answer", "a,0,,1", "completion_tokens: is empty"),
         ("problem_id,sample,completion_tokens,answer", ",0,5,1", "problem_id: is empty"),
         ("problem_id,sample,completion_tokens,answer,correct", "a,0,5,1,yes", "true or false"),
-        ("problem_id,sample,completion_tokens,answer,seconds", "a,0,5,1,1min", "of seconds"),
+        ("problem_id,sample,completion_tokens,answer,seconds", "a,0,5,1,1min", "a number"),
     ],
 )
 def test_bad_trace_rows_say_where(tmp_path, header, row, message):
