@@ -9,9 +9,6 @@
 Rates, errors and changes are fractions: 0.94, -0.35. Tokens count completions without the prompt.
 """
 
-import dataclasses
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,12 +30,11 @@ from fastmath_kit.evaluation.metrics import (
     traces_by_problem,
 )
 from fastmath_kit.evaluation.report import write_json
-from fastmath_kit.inference.protocol import Sampling
+from fastmath_kit.evaluation.setting import is_finished, setting_of
+from fastmath_kit.inference.protocol import Engine, Sampling
 from fastmath_kit.problems.records import Problem, Trace, read_traces, write_traces
 
 logger = logging.getLogger(__name__)
-
-_WEIGHTS = ("*.safetensors", "config.json", "tokenizer.json")
 
 
 def summarize(
@@ -130,21 +126,27 @@ def evaluate(
     budgets_tokens: Sequence[int],
     out: str | Path,
     sampling: Sampling,
+    endpoints: Sequence[str] = (),
+    served_model: str | None = None,
+    max_concurrent: int = 64,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Samples k completions of each problem with vLLM, scores them and writes both into `out`.
+    """Samples k completions of each problem, scores them and writes both into `out`.
 
     `out` gets `traces.parquet` and `report.json`, whose `setting` says what was measured. Where a
     finished run of the same setting stands, its traces are scored again, for these budgets, and
     nothing is sampled; a run of another setting is never overwritten.
 
     Args:
-        model: Folder of a model vLLM can load.
+        model: Folder of a model vLLM can load; with `endpoints`, its tokenizer is enough.
         problems: All with a gold answer.
         k: Completions a problem.
         budgets_tokens: Token budgets to score from the one run, at most `sampling.max_tokens`.
         out: Folder for the two files.
         sampling: How completions are drawn.
+        endpoints: URLs of servers of the model that sample; empty runs vLLM in this process.
+        served_model: The model's name there; see `EndpointEngine`.
+        max_concurrent: Most completions at once, over all servers.
         on_progress: Called with `(done, total)` completions.
 
     Returns:
@@ -154,19 +156,19 @@ def evaluate(
         ConfigError: k or a budget is out of range, or `out` holds another run.
         DataError: a problem has no gold answer, or a file cannot be written.
         CheckpointError: `model` is no model.
+        EngineError: the engine did not start or died.
     """
-    from fastmath_kit.inference.engine import VLLMEngine
     from fastmath_kit.inference.solve import sample_traces
 
     _check_request(problems, k, budgets_tokens, sampling)
     report_path, traces_path = Path(out) / "report.json", Path(out) / "traces.parquet"
-    setting = _setting(model, problems, k, sampling)
-    finished = _is_finished(report_path, traces_path, setting)
+    setting = setting_of(model, problems, k, sampling, endpoints, served_model)
+    finished = is_finished(report_path, traces_path, setting)
     if finished:
         logger.info("%s: same model and setting, scoring its traces again", traces_path)
         traces = read_traces(traces_path)
     else:
-        with VLLMEngine(str(model), in_process=True) as engine:
+        with _engine(model, endpoints, served_model, max_concurrent) as engine:
             traces = sample_traces(
                 problems, engine, k=k, sampling=sampling, model=str(model), on_progress=on_progress
             )
@@ -175,6 +177,19 @@ def evaluate(
     if not finished:
         write_traces(traces, traces_path)
     return result
+
+
+def _engine(
+    model: str | Path, endpoints: Sequence[str], served_model: str | None, max_concurrent: int
+) -> Engine:
+    from fastmath_kit.inference.endpoint import EndpointEngine
+    from fastmath_kit.inference.engine import VLLMEngine
+
+    if not endpoints:
+        return VLLMEngine(str(model), in_process=True)
+    return EndpointEngine(
+        endpoints, tokenizer=model, model=served_model, max_concurrent=max_concurrent
+    )
 
 
 def _check_request(
@@ -196,39 +211,3 @@ def _check_request(
             f"{len(missing)} of {len(problems)} problems have no gold answer, first {missing[0]!r}."
             " Fill in the problem file's column `answer`, or leave these problems out."
         )
-
-
-def _setting(
-    model: str | Path, problems: Sequence[Problem], k: int, sampling: Sampling
-) -> dict[str, Any]:
-    """Returns what a finished run must share to count as the same, JSON-ready."""
-    files = [path for pattern in _WEIGHTS for path in sorted(Path(model).glob(pattern))]
-    stamps = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
-    return {
-        "model": str(model),
-        "model_files_sha256": _digest(stamps),  # of names, sizes and times: weights are large
-        "problems_sha256": _digest([[p.id, p.statement, p.solution] for p in problems]),
-        "k": k,
-        "sampling": dataclasses.asdict(sampling),
-    }
-
-
-def _digest(value: list) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
-
-
-def _is_finished(report_path: Path, traces_path: Path, setting: dict[str, Any]) -> bool:
-    """Whether `out` holds a finished run of this setting; raises if it holds another."""
-    advice = f"Choose another folder with --out, or delete {report_path.parent} to measure anew."
-    if not report_path.exists():
-        if traces_path.exists():
-            raise ConfigError(f"{traces_path}: stands beside no report.json. {advice}")
-        return False
-    try:
-        found = dict(json.loads(report_path.read_text(encoding="utf-8"))["setting"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ConfigError(f"{report_path}: is not a report of `evaluate`. {advice}") from None
-    other = [name for name in setting if found.get(name) != setting[name]]
-    if other:
-        raise ConfigError(f"{report_path}: was measured with another {', '.join(other)}. {advice}")
-    return traces_path.exists()

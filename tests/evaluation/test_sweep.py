@@ -4,7 +4,8 @@ import pytest
 
 from fastmath_kit.errors import ConfigError, DataError
 from fastmath_kit.evaluation.report import write_json
-from fastmath_kit.evaluation.sweep import _setting, compare, evaluate, summarize
+from fastmath_kit.evaluation.setting import setting_of
+from fastmath_kit.evaluation.sweep import compare, evaluate, summarize
 from fastmath_kit.inference.protocol import Sampling
 from fastmath_kit.problems.records import Problem, Trace, write_traces
 
@@ -151,7 +152,7 @@ def finished(tmp_path):
     model.mkdir()
     (model / "model.safetensors").write_bytes(b"x")
     write_traces(TRACES[:2], out / "traces.parquet")
-    write_json({"setting": _setting(model, PROBLEMS, 2, SAMPLING)}, out / "report.json")
+    write_json({"setting": setting_of(model, PROBLEMS, 2, SAMPLING)}, out / "report.json")
     return model, out
 
 
@@ -170,6 +171,8 @@ def test_a_finished_run_is_scored_again_for_other_budgets_without_sampling(finis
         ({"k": 3}, "another k"),
         ({"sampling": Sampling(max_tokens=32)}, "another sampling"),
         ({"problems": [Problem(id="a", statement="?", solution="0")]}, "another problems_sha256"),
+        ({"endpoints": ["http://host:8000"]}, "another endpoints"),
+        ({"served_model": "sft"}, "another served_model"),
     ],
 )
 def test_another_setting_is_refused(finished, change, message):
@@ -185,3 +188,16 @@ def test_a_model_trained_on_in_place_is_another_model(finished):
     options = {"k": 2, "budgets_tokens": (), "out": out, "sampling": SAMPLING}
     with pytest.raises(ConfigError, match="another model_files_sha256"):
         evaluate(model, PROBLEMS, **options)
+
+
+def test_a_run_of_an_endpoint_is_known_by_its_url_without_the_password(finished):
+    model, out = finished
+    url, other = "http://me:secret@host:8000", "http://host:8001"
+    setting = setting_of(model, PROBLEMS, 2, SAMPLING, [url], "sft")
+    assert setting["endpoints"] == ["http://host:8000/v1"] and "secret" not in str(setting)
+    write_json({"setting": setting}, out / "report.json")
+    options = {"k": 2, "budgets_tokens": (), "out": out, "sampling": SAMPLING}
+    assert evaluate(model, PROBLEMS, endpoints=[url], served_model="sft", **options)["k"] == 2
+    for endpoints in ([other], [url, other], []):
+        with pytest.raises(ConfigError, match="another endpoints"):
+            evaluate(model, PROBLEMS, endpoints=endpoints, served_model="sft", **options)
