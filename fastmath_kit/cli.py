@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from fastmath_kit import cli_budget
+from fastmath_kit import cli_budget, cli_evaluate, cli_length
 from fastmath_kit.errors import FastMathError
 from fastmath_kit.problems.files import DiskFullGuard
 
@@ -82,17 +82,6 @@ def _progress(label: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _budgets(text: str) -> tuple[int, ...]:
-    """Parses `8000,16000` into ascending token budgets."""
-    try:
-        budgets = sorted({int(part) for part in text.split(",") if part.strip()})
-    except ValueError:
-        budgets = [0]
-    if budgets and budgets[0] < 1:
-        raise typer.BadParameter(f"expected whole numbers such as 8000,16000, got {text!r}.")
-    return tuple(budgets)
-
-
 @app.callback()
 def _root() -> None:
     # With a callback, typer keeps the name of the command even where there is only one.
@@ -113,41 +102,7 @@ def demo(
     return run_demo(out)
 
 
-@app.command()
-@_command
-def evaluate(
-    model: Annotated[str, typer.Option(help="Model folder, or a hub name.")],
-    problems: Annotated[Path, typer.Option(help="CSV with columns id,problem,answer.")],
-    out: Annotated[Path, typer.Option(help="Folder for traces.parquet and report.json.")],
-    k: Annotated[int, typer.Option(min=1, help="Completions per problem.")] = 8,
-    budgets: Annotated[str, typer.Option(help="Token budgets to report, comma-separated.")] = "",
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Limit of one completion.")] = 16_384,
-) -> dict:
-    """Samples k completions per problem and scores them: avg@k, maj@k, pass@k and tokens.
-
-    Example: fastmath evaluate --model runs/demo/sft --problems test.csv --k 8
-    --budgets 50,100 --max-tokens 200 --out runs/eval
-    """
-    from fastmath_kit.problems.records import read_problems
-
-    budgets_tokens = _budgets(budgets)
-    rows = read_problems(problems)  # before the heavy imports: bad input is told at once
-
-    from fastmath_kit.evaluation.sweep import evaluate as evaluate_model
-    from fastmath_kit.inference.engine import Sampling
-
-    with _progress("Sampling") as on_progress:
-        return evaluate_model(
-            model,
-            rows,
-            k=k,
-            budgets_tokens=budgets_tokens,
-            out=out,
-            sampling=Sampling(max_tokens=max_tokens, temperature=temperature),
-            on_progress=on_progress,
-        )
-
+app.command()(_command(cli_evaluate.evaluate))
 
 _Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Value as YAML; repeatable.")
@@ -157,21 +112,21 @@ _Set = Annotated[
 @app.command()
 @_command
 def train(
-    stage: Annotated[Literal["sft", "grpo"], typer.Argument(help="What to train.")],
+    stage: Annotated[Literal["sft", "grpo", "length"], typer.Argument(help="What to train.")],
     preset: Annotated[str, typer.Option(help="Name of a preset, or a YAML file.")],
     model: Annotated[str, typer.Option(help="Model folder, or a hub name.")],
     data: Annotated[
         Path,
         typer.Option(
             help="sft: JSONL or parquet with columns problem,completion. "
-            "grpo: CSV with columns id,problem,answer."
+            "grpo: CSV with columns id,problem,answer. length: from `fastmath data length`."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Run folder for the checkpoints.")],
     set_: _Set = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from a checkpoint.")] = False,
 ) -> dict:
-    """Trains a model with TRL, as the preset says.
+    """Trains a model with TRL, or a length predictor, as the preset says.
 
     Example: fastmath train grpo --preset grpo_tiny --model runs/demo/sft-10 --data train.csv
     --set max_steps=20 --out runs/grpo
@@ -243,6 +198,9 @@ _budget = typer.Typer(help="Fits and replays the budget policy.", no_args_is_hel
 _budget.command()(_command(cli_budget.fit))
 _budget.command()(_command(cli_budget.replay))
 app.add_typer(_budget, name="budget")
+_data = typer.Typer(help="Makes data to train on.", no_args_is_help=True)
+_data.command("length")(_command(cli_length.length))
+app.add_typer(_data, name="data")
 
 if __name__ == "__main__":
     main()

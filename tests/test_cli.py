@@ -15,7 +15,8 @@ from fastmath_kit.cli import app
 TRAIN = ["--preset", "sft_tiny", "--model", "no/model"]
 QUANTIZE = ["quantize", "--model", "no/model", "--recipe", "w4a16", "--problems", "problems.csv"]
 REHEARSE = ["rehearse", "--problems", "problems.csv", "--model", "no/model", "--competition"]
-EVALUATE = ["evaluate", "--model", "no/model", "--problems", "problems.csv", "--out", "out"]
+ASK = ["evaluate", "--model", "no/model", "--problems", "problems.csv"]
+EVALUATE = [*ASK, "--out", "out"]
 
 
 def fastmath(*arguments, cwd=None, code=""):
@@ -48,7 +49,7 @@ def fake_demo(body: str) -> str:
         ([*EVALUATE, "--tempreture", "1"], "No such option: --tempreture"),  # a typo
         ([*EVALUATE, "--budgets", "8k"], "expected whole numbers such as 8000,16000, got '8k'"),
         ([*EVALUATE, "--budgets", "0,8"], "got '0,8'"),  # a budget of nothing
-        (["train", "ppo"], "'ppo' is not one of 'sft', 'grpo'"),  # a stage there is not
+        (["train", "ppo"], "'ppo' is not one of 'sft', 'grpo', 'length'"),  # a stage there is not
         (["quantize", "--model", "m"], "Missing option '--recipe'"),
     ],
 )
@@ -86,6 +87,7 @@ def test_bad_input_is_one_line_and_exits_with_2(tmp_path, problems, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ([*ASK, "--endpoint", "host:8000"], "'host:8000' is no URL of a server. Give one like"),
         (["train", "sft", *TRAIN, "--data", "no.jsonl"], "no.jsonl: no such file. Give JSONL"),
         (["train", "grpo", *TRAIN, "--data", "bad.csv"], "bad.csv: row 2, column problem"),
         (["train", "sft", *TRAIN, "--data", "x", "--set", "lr"], "--set takes key=value, got 'lr'"),

@@ -27,10 +27,12 @@ ALLOWED = {
     "training": BELOW_EVALUATION,
     "kaggle": {"evaluation", "training", *BELOW_EVALUATION},
 }
-ON_TOP = {"cli", "cli_budget", "demo", "tiny", "__init__"}  # these may import every room
+# These may import every room.
+ON_TOP = {"cli", "cli_length", "cli_budget", "cli_evaluate", "demo", "tiny", "__init__"}
 
 OWNERS = {
-    "vllm": ("inference/engine.py",),
+    "vllm": ("inference/vllm_core.py",),
+    "httpx": ("inference/endpoint_server.py",),
     "trl": ("training/sft.py", "training/grpo.py"),
     "peft": ("training/sft.py", "training/grpo.py"),
     "llmcompressor": ("training/quantize.py",),

@@ -35,25 +35,32 @@ def train(
     """Trains a model and returns where it is and how training went.
 
     Args:
-        stage: `sft` or `grpo`.
+        stage: `sft`, `grpo` or `length`.
         preset: Name of a preset of this package, or the path of a YAML file.
         model: Model folder or hub name.
-        data: For `sft` what `read_sft_rows` takes, for `grpo` a problem file with answers.
+        data: For `sft` what `read_sft_rows` takes, for `grpo` a problem file with answers, for
+            `length` what `write_labels` wrote.
         out: Run folder.
         overrides: Fields that win over the preset's.
         resume: Whether to go on from the last checkpoint in `out`; without one it starts afresh.
         on_progress: Called with (steps done, steps in all).
 
     Returns:
-        `checkpoint` (the last one's folder), `steps` and `seconds` of this start.
+        `checkpoint` (the last one's folder), `steps` and `seconds` of this start; for `length` also
+        `metrics`.
 
     Raises:
         CheckpointError: no model, or `out` is a file or holds checkpoints and `resume` is False.
         ConfigError: the preset is wrong, or would save no checkpoint.
         DataError: the data is wrong, the message names the row and the column; or the disk is full.
     """
-    if stage not in ("sft", "grpo"):
-        raise ConfigError(f"stage must be 'sft' or 'grpo', got {stage!r}.")
+    if stage not in ("sft", "grpo", "length"):
+        raise ConfigError(f"stage must be 'sft', 'grpo' or 'length', got {stage!r}.")
+    options = {"overrides": overrides, "resume": resume, "on_progress": on_progress}
+    if stage == "length":
+        from fastmath_kit.training.length import train_length
+
+        return train_length(preset, model=model, data=data, out=out, **options)
     rows = read_sft_rows(data) if stage == "sft" else read_problems(data)
     if Path(out).exists() and not Path(out).is_dir():
         raise CheckpointError(f"{out}: is a file. Choose a folder with --out.")
@@ -71,6 +78,11 @@ def train(
         steps = int(checkpoint.rpartition("-")[2])
         return {"checkpoint": checkpoint, "steps": steps, "seconds": 0.0}
     trainer = build(values, rows, model=model, out=out, on_progress=on_progress)
+    return _run(trainer, out, checkpoint)
+
+
+def _run(trainer, out: str | Path, checkpoint: str | None) -> dict[str, str | float]:
+    """Trains to the end and returns what `train` does."""
     try:
         with DiskFullGuard(out):  # before the half-written checkpoint is removed
             done = trainer.train(resume_from_checkpoint=checkpoint)

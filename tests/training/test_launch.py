@@ -25,7 +25,7 @@ def files(tmp_path, sft_rows, lessons):
         ({"overrides": {"save_strategy": "no"}}, ConfigError, "save_strategy is 'no'"),
         ({"model": "/no/model"}, CheckpointError, "no such model folder"),
         ({"stage": "grpo"}, DataError, "no column 'id'"),  # rows where problems belong
-        ({"stage": "ppo"}, ConfigError, "stage must be 'sft' or 'grpo', got 'ppo'"),
+        ({"stage": "ppo"}, ConfigError, "stage must be 'sft', 'grpo' or 'length', got 'ppo'"),
         ({"data": "/no/rows.jsonl"}, DataError, "no such file"),
         ({"out": __file__}, CheckpointError, "is a file"),
     ],

@@ -2,6 +2,7 @@ import pytest
 
 from fastmath_kit.errors import ConfigError
 from fastmath_kit.training.grpo import grpo_fields, import_reward
+from fastmath_kit.training.length_encoder import length_fields
 from fastmath_kit.training.presets import load_preset, parse_overrides, preset_names
 from fastmath_kit.training.sft import sft_fields
 
@@ -17,7 +18,7 @@ FIELDS = {
 @pytest.mark.slow  # TRL takes seconds to import
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_parses_strictly(name):
-    known = sft_fields() if name.startswith("sft") else grpo_fields()
+    known = {"sft": sft_fields, "grpo": grpo_fields, "length": length_fields}[name.split("_")[0]]()
     preset = load_preset(name, known)
     assert preset
     for path in preset.get("reward_funcs", ()):
