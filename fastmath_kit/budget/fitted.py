@@ -1,16 +1,17 @@
-"""The fitted policy: a menu of rules, priced by re-solving what a second is worth.
+"""The fitted policy: a menu of rules, and when each of them is worth its time.
 
     policy = load_policy("policy.json", fallback=ClipPolicy(...))
     rule = policy(RunState(elapsed_s=600, deadline_s=18_000, num_done=0, num_problems=50))
-    rule.why  # "258 s a problem at 1.00 of plan: 8 traces, 187 s"
+    rule.why  # "258 s a problem, 1.00 of plan: rule 9 of 12, 8 traces, 187 s"
 
 Each entry of the menu is a number of traces and how long to wait for more votes once the leader has
 0, 1, 2, … of them; `fitting.fit_policy` chose them so that no other mix of rules solves more in the
 same mean time. Before every problem the time left is divided by the problems left and by how much
-more than planned the problems so far took, and the two entries around it are mixed. Where a second
-has no price any more, the clip rule decides. The file is plain JSON.
+more than planned the problems so far took; for that share and that many problems left `pricing`
+found which entry is best. Where time is plentiful the last one decides. The file is plain JSON.
 """
 
+import bisect
 import json
 import logging
 import math
@@ -18,15 +19,15 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fastmath_kit.budget.policy import ClipPolicy, Decision, ProblemState, Rule, RunState
+from fastmath_kit.budget.policy import Decision, ProblemState, Rule, RunState
+from fastmath_kit.budget.pricing import NUM_LEFT
 from fastmath_kit.budget.throughput import StepTime
 from fastmath_kit.errors import ConfigError, DataError
 from fastmath_kit.problems.files import atomic_path, read_text
 
 KIND = "fastmath budget policy"
-VERSION = 1
+VERSION = 2
 _NEVER = 1_000_000  # more votes than any problem gets
-_GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples spread evenly over the unit interval
 _PRIOR_PROBLEMS = 10  # that went as planned, before any did
 _log = logging.getLogger(__name__)
 
@@ -50,7 +51,8 @@ class PatienceStop:
         """
         patience_s = self.patience_s[min(state.leader_votes, len(self.patience_s) - 1)]
         if state.elapsed_s >= patience_s - 1e-6:
-            return Decision(stop="patience" if state.leader_votes else "gave up")
+            reason = "patience" if patience_s else "votes"
+            return Decision(stop=reason if state.leader_votes else "gave up")
         return Decision(review_s=patience_s)
 
 
@@ -63,28 +65,35 @@ class MenuRule:
         solved: Share of problems solved, in [0, 1].
         num_traces: Traces launched at once.
         patience_s: As in `PatienceStop`, never ascending.
+        from_s: With `pricing.NUM_LEFT` problems left, the least seconds for each of them at which
+            it is chosen before the entries above it.
     """
 
     seconds: float
     solved: float
     num_traces: int
     patience_s: tuple[float, ...]
+    from_s: tuple[float, ...] = (0.0,) * len(NUM_LEFT)
 
     def __post_init__(self) -> None:
         if not (self.num_traces >= 1 and self.patience_s):
             raise ConfigError("a menu rule needs at least one trace and one patience.")
-        numbers = (self.seconds, self.solved, *self.patience_s)
+        if len(self.from_s) != len(NUM_LEFT):
+            raise ConfigError(f"from_s needs {len(NUM_LEFT)} numbers, got {len(self.from_s)}.")
+        numbers = (self.seconds, self.solved, *self.patience_s, *self.from_s)
         if not all(0 <= number < math.inf for number in numbers):
             raise ConfigError(f"a menu rule's numbers must be finite and not negative: {numbers}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FittedPolicy:
-    """Chooses from a menu by the time left a problem.
+    """Chooses from a menu by the time left and the problems left.
 
     Attributes:
-        menu: By ascending seconds and share solved, its slope (what a second buys) descending.
-        plenty_s: From this many seconds a problem the clip rule decides; None for never.
+        menu: By ascending seconds and share solved; up to the last but one, the slope (what a
+            second buys) descends.
+        plenty_s: From this many seconds a problem the last entry decides; None leaves it to
+            `from_s`.
         max_tokens: Longest trace.
         model: The engine the menu was fitted for.
         reserve_s: Seconds before the deadline that no problem may use.
@@ -108,48 +117,31 @@ class FittedPolicy:
         left_s = max(state.deadline_s - self.reserve_s - state.elapsed_s, 0.0)
         expected = state.num_problems - state.num_done
         num_left = expected if expected > 0 else 2  # one too many: as if one more followed
-        overhead_s = self.model.overhead_s * (num_left - 1) / num_left
-        share_s = max(left_s / num_left - overhead_s, 0.0)
+        share_s = left_s / num_left
         ratio = _over_plan(state, share_s)
-        if self.plenty_s is not None and share_s / ratio >= self.plenty_s:
-            return self._clip(state)
-        entry, scale = self._choose(share_s / ratio, state.num_done)
-        patience_s = tuple(seconds * scale * state.kappa for seconds in entry.patience_s)
+        row = self._choose(share_s / ratio, num_left)
+        entry = self.menu[row]
+        patience_s = tuple(seconds * state.kappa for seconds in entry.patience_s)
         return Rule(
             num_traces=entry.num_traces,
             stop_votes=_NEVER,
             max_tokens=self.max_tokens,
             timeout_s=min(patience_s[0], left_s),
             stop=PatienceStop(patience_s=patience_s),
-            expected_s=entry.seconds * scale,
-            why=f"{share_s:.0f} s a problem at {ratio:.2f} of plan: "
-            f"{entry.num_traces} traces, {entry.seconds * scale * ratio:.0f} s",
+            expected_s=entry.seconds,
+            why=f"{share_s:.0f} s a problem, {ratio:.2f} of plan: rule {row + 1} of "
+            f"{len(self.menu)}, {entry.num_traces} traces, {entry.seconds * ratio:.0f} s",
         )
 
-    def _choose(self, share_s: float, num_done: int) -> tuple[MenuRule, float]:
-        """Returns an entry and what to multiply its times by.
-
-        Of the two entries around `share_s` one is taken so that over the run their mean is it.
-        """
-        row = sum(rule.seconds <= share_s for rule in self.menu)
-        if row == 0:
-            return self.menu[0], share_s / self.menu[0].seconds
-        if row == len(self.menu):
-            return self.menu[-1], share_s / self.menu[-1].seconds
-        low, high = self.menu[row - 1 : row + 1]
-        weight = (share_s - low.seconds) / (high.seconds - low.seconds)
-        return (high if (num_done * _GOLDEN + 0.5) % 1 < weight else low), 1.0
-
-    def _clip(self, state: RunState) -> Rule:
-        share_s = (state.deadline_s - self.reserve_s) / state.num_problems
-        return ClipPolicy(
-            base_s=share_s * 300 / 348,
-            high_s=share_s * 900 / 348,
-            num_traces=8,
-            stop_votes=4,
-            max_tokens=self.max_tokens,
-            reserve_s=self.reserve_s,
-        )(state)
+    def _choose(self, share_s: float, num_left: int) -> int:
+        """Returns the row of the last entry that is worth its time."""
+        last = len(self.menu) - 1
+        if self.plenty_s is not None and share_s >= self.plenty_s:
+            return last
+        column = bisect.bisect_right(NUM_LEFT, num_left) - 1
+        return max(
+            (row for row in range(last + 1) if self.menu[row].from_s[column] <= share_s), default=0
+        )
 
 
 def _over_plan(state: RunState, share_s: float) -> float:
@@ -179,7 +171,8 @@ def read_policy(path: str | Path) -> FittedPolicy:
         if (kind, version) != (KIND, VERSION):
             raise ValueError(f"kind {kind!r}, version {version!r}")
         menu = tuple(
-            MenuRule(**{**rule, "patience_s": tuple(rule["patience_s"])}) for rule in value["menu"]
+            MenuRule(**{**rule, **{name: tuple(rule[name]) for name in ("patience_s", "from_s")}})
+            for rule in value["menu"]
         )
         return FittedPolicy(**{**value, "menu": menu, "model": StepTime(**value["model"])})
     except (AttributeError, KeyError, TypeError, ValueError) as error:

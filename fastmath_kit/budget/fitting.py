@@ -3,36 +3,42 @@
     policy = fit_policy(recorded_problems(traces), HARDWARE["h100"])
     write_policy(policy, "policy.json")
 
-For each price of a second, and each number of traces, the waiting times of `fitted.PatienceStop`
-are found by coordinate ascent on simulated problems. A rule only cuts a problem short, so a problem
-is simulated once to its end and every rule is read off that timeline.
+A rule only cuts a problem short, so a problem is simulated once to its end and every rule is read
+off that timeline. Of a coarse family of rules (so many traces, a first waiting time, by what factor
+each vote shortens it, and how many votes decide at once) the menu is the concave hull of share
+solved over mean seconds; `pricing` says when each of its rules is the best.
 
 Some fifteen problems are too few to believe in detail. Three things keep the fit coarse: each draw
-is stretched at random, waiting times never ascend with the votes, and whether a leader is right is
-partly what votes say in general.
+is stretched at random, the family has four parameters, and whether a leader is right is partly what
+votes say in general.
 """
 
 import math
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fastmath_kit.budget.fitted import FittedPolicy, MenuRule
+from fastmath_kit.budget.pricing import NUM_LEFT, least_shares
 from fastmath_kit.budget.replay import Recorded, shuffled
 from fastmath_kit.budget.simulated import SimulatedEngine
 from fastmath_kit.budget.throughput import StepTime
 from fastmath_kit.budget.weather import FAIR
 from fastmath_kit.errors import DataError
 
-NUM_TRACES = (2, 4, 8, 16)  # on the menu
+NUM_TRACES = (4, 8, 16)  # on the menu, if as many were recorded
 _MOST_VOTES = 5  # a leader with as many decides at once
-_STRETCH = 1.0  # standard deviation of the logarithm of a draw's random factor
+_SHORTER = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.08)  # what a vote leaves of the waiting time
+_WAITS = 1.3 ** np.arange(-10.0, 14.0)  # first waiting times over the median time of an event
+_MOST_RULES = 12  # on a menu; more of them differ by less than is known
+_PATIENT = (8, 4)  # traces, and votes that decide without a time limit: the safe rule
+_PATIENT_S = 1e6  # longer than any notebook
+_PLENTY = 1.5  # times the mean time of the menu's last rule: from there on time is plentiful
+_STRETCH = 0.8  # standard deviation of the logarithm of a draw's random factor, whose mean is 1
 _PRIOR_WEIGHT = 0.2  # of what votes say in general
-_LEAST_SOLVED = 0.5  # of what the top solves; hastier rules proved to be believed in too much
-_TRUSTED = 0.8  # share of problems that the patient solve where votes can be trusted
-_NOISE = 0.1  # of the share of one problem's draws
+_TRUSTED, _NOISE = 0.9, 0.1  # the menu's top is trusted if it solves so many, and none less often
 _PRIOR_WRONG = (0.35, 0.5)  # P(wrong) = 0.35 x 0.5 ^ (lead in votes)
 
 
@@ -98,7 +104,7 @@ def simulate_timelines(
     for row in range(shape[0]):
         rng = random.Random(f"{seed}/{row}")
         draw = shuffled(problems[row % len(problems)], rng)
-        factor = math.exp(rng.gauss(0.0, stretch))
+        factor = math.exp(rng.gauss(-(stretch**2) / 2, stretch))
         tokens = tuple(length * factor for length in draw.tokens)
         engine = SimulatedEngine(tokens, draw.answers, model, max_tokens)
         engine.launch(num_traces)
@@ -139,70 +145,67 @@ def fit_policy(
     """
     if len(problems) < 2 or min(len(problem.tokens) for problem in problems) < 2:
         raise DataError("a policy needs at least two problems with two traces each. Sample more.")
-    timelines = [
-        simulate_timelines(
+    timelines = {
+        num: simulate_timelines(
             problems, model, num, max_tokens=max_tokens, num_draws=num_draws, seed=seed
         )
-        for num in NUM_TRACES
-    ]
-    hull = _hull(_priced_rules(timelines))
-    menu = [rule for rule in hull if rule.solved >= _LEAST_SOLVED * hull[-1].solved]
-    return FittedPolicy(
-        menu=tuple(menu),
-        plenty_s=_plenty_s(menu[-1], problems, model, max_tokens, num_draws),
-        max_tokens=max_tokens,
-        model=model,
+        for num in _counts(problems)
+    }
+    menu, line = _hull(_family(timelines)), timelines[min(_PATIENT[0], max(timelines))]
+    patient = _rule(line, _patience_s(_PATIENT_S, 1.0, _PATIENT[1]))
+    seconds = _plain_seconds(patient, menu[-1], problems, model, max_tokens, num_draws)
+    top, plenty_s = menu[-1], _PLENTY * seconds[-1]
+    menu = _thinned(_hull([*(rule for rule in menu if rule.solved < patient.solved), patient]))
+    outcomes = [timelines[rule.num_traces].leave(np.array(rule.patience_s)) for rule in menu]
+    shares = least_shares(outcomes, overhead_s=model.overhead_s)
+    menu = [replace(rule, from_s=row) for rule, row in zip(menu, shares, strict=True)]
+    if len(seconds) > 1:
+        menu.append(replace(top, from_s=(plenty_s,) * len(NUM_LEFT)))
+    return FittedPolicy(menu=tuple(menu), plenty_s=plenty_s, max_tokens=max_tokens, model=model)
+
+
+def _counts(problems: Sequence[Recorded]) -> list[int]:
+    """Returns the numbers of traces to try: a trace must not vote twice."""
+    fewest = min(len(problem.tokens) for problem in problems)
+    return sorted({min(num, fewest) for num in NUM_TRACES})
+
+
+def _family(timelines: Mapping[int, Timelines]) -> list[MenuRule]:
+    """Returns the rules of the family that take any time."""
+    seconds = np.concatenate([line.seconds.ravel() for line in timelines.values()])
+    waits_s = _WAITS * float(np.median(seconds[(seconds > 0) & np.isfinite(seconds)]))
+    rules = []
+    for num_traces, line in timelines.items():
+        for stop_votes in range(1, min(_MOST_VOTES, num_traces) + 1):
+            for shorter in _SHORTER if stop_votes > 1 else (1.0,):
+                for wait_s in waits_s:
+                    rules.append(_rule(line, _patience_s(wait_s, shorter, stop_votes)))
+    return [rule for rule in rules if rule.seconds > 0]
+
+
+def _patience_s(wait_s: float, shorter: float, stop_votes: int) -> np.ndarray:
+    """Returns the waiting times by votes of the leader, none from `stop_votes` on."""
+    votes = np.arange(_MOST_VOTES + 1)
+    return np.where(votes < stop_votes, wait_s * shorter**votes, 0.0)
+
+
+def _rule(line: Timelines, patience_s: np.ndarray) -> MenuRule:
+    mean_s, solved = line.outcome(patience_s)
+    return MenuRule(
+        seconds=mean_s,
+        solved=solved,
+        num_traces=line.num_traces,
+        patience_s=tuple(patience_s.tolist()),
     )
 
 
-def _priced_rules(timelines: Sequence[Timelines]) -> list[MenuRule]:
-    """Returns the best rule at each price of a second, the highest price first."""
-    seconds = np.concatenate([line.seconds[np.isfinite(line.seconds)] for line in timelines])
-    scale_s = float(np.median(seconds[seconds > 0]))
-    grid_s = np.concatenate([[0.0], scale_s * 1.25 ** np.arange(-18.0, 13.0)])
-    starts = [np.array([scale_s] + [0.0] * _MOST_VOTES) for _ in timelines]
-    rules = []
-    for price in (1.0 / scale_s) * 1.6 ** -np.arange(0.0, 16.0):
-        found = [
-            _ascend(line, start, price, grid_s)
-            for line, start in zip(timelines, starts, strict=True)
-        ]
-        starts = [patience_s for _, patience_s in found]
-        best = max(range(len(found)), key=lambda row: found[row][0])
-        mean_s, solved = timelines[best].outcome(starts[best])
-        if mean_s > 0:
-            rules.append(
-                MenuRule(
-                    seconds=mean_s,
-                    solved=solved,
-                    num_traces=timelines[best].num_traces,
-                    patience_s=tuple(starts[best].tolist()),
-                )
-            )
-    return rules
-
-
-def _ascend(
-    line: Timelines, patience_s: np.ndarray, price: float, grid_s: np.ndarray
-) -> tuple[float, np.ndarray]:
-    """Returns the best value, share solved less price times seconds, and the patience for it."""
-
-    def value(candidate_s: np.ndarray) -> float:
-        mean_s, solved = line.outcome(candidate_s)
-        return solved - price * mean_s
-
-    best, improved = value(patience_s), True
-    while improved:
-        improved = False
-        for votes in range(min(_MOST_VOTES, line.num_traces + 1)):
-            for wait_s in grid_s:
-                candidate_s = patience_s.copy()
-                candidate_s[votes] = wait_s
-                candidate_s[:votes] = np.maximum(candidate_s[:votes], wait_s)
-                candidate_s[votes + 1 :] = np.minimum(candidate_s[votes + 1 :], wait_s)
-                if (new := value(candidate_s)) > best + 1e-6:
-                    best, patience_s, improved = new, candidate_s, True
-    return best, patience_s
+def _thinned(menu: Sequence[MenuRule]) -> list[MenuRule]:
+    """Returns the menu without those of its rules that lie closest to their neighbours."""
+    menu = list(menu)
+    while len(menu) > _MOST_RULES:
+        inner = range(1, len(menu) - 1)
+        menu.pop(min(inner, key=lambda row: menu[row + 1].seconds / menu[row - 1].seconds))
+    return menu
 
 
 def _hull(rules: Sequence[MenuRule]) -> list[MenuRule]:
@@ -211,37 +214,37 @@ def _hull(rules: Sequence[MenuRule]) -> list[MenuRule]:
     for rule in sorted(rules, key=lambda rule: (rule.seconds, -rule.solved)):
         if hull and rule.solved <= hull[-1].solved + 1e-9:
             continue
-        while hull and _slope(hull[-2] if len(hull) > 1 else None, hull[-1]) <= _slope(
-            hull[-1], rule
-        ):
+        while hull and _slope(hull[-2:-1], hull[-1]) <= _slope(hull[-1:], rule):
             hull.pop()
         hull.append(rule)
     return hull
 
 
-def _slope(low: MenuRule | None, high: MenuRule) -> float:
-    if low is None:
-        return high.solved / high.seconds
-    return (high.solved - low.solved) / (high.seconds - low.seconds)
+def _slope(low: Sequence[MenuRule], high: MenuRule) -> float:
+    """Returns what a second buys from the lower rule on, from doing nothing without one."""
+    seconds, solved = (low[0].seconds, low[0].solved) if low else (0.0, 0.0)
+    return (high.solved - solved) / (high.seconds - seconds)
 
 
-def _plenty_s(
-    top: MenuRule, problems: Sequence[Recorded], model: StepTime, max_tokens: int, num_draws: int
-) -> float | None:
-    """Returns from how many seconds a problem the clip rule is safer, None for never.
+def _plain_seconds(
+    patient: MenuRule,
+    top: MenuRule,
+    problems: Sequence[Recorded],
+    model: StepTime,
+    max_tokens: int,
+    num_draws: int,
+) -> list[float]:
+    """Returns the mean seconds of the patient rule and, if it can be trusted, of the menu's top.
 
-    It is what four votes of eight take without a cap; never, if the menu's top solves most problems
-    and none less often than those four votes do.
+    Without jitter and on other draws. The top can be trusted if it takes longer, solves most
+    problems and none less often than the patient rule does.
     """
-    patient_s = np.full(_MOST_VOTES + 1, 1e12)
-    patient_s[4:] = 0.0
+    plain = {"num_draws": num_draws, "seed": 1, "stretch": 0.0, "prior_weight": 0.0}
     solved, seconds = [], []
-    draws = {"max_tokens": max_tokens, "num_draws": num_draws, "seed": 1}
-    plain = {"stretch": 0.0, "prior_weight": 0.0}
-    for num_traces, patience_s in ((8, patient_s), (top.num_traces, np.array(top.patience_s))):
-        line = simulate_timelines(problems, model, num_traces, **draws, **plain)
-        seconds_D, right_D = line.leave(patience_s)
+    for rule in (patient, top):
+        line = simulate_timelines(problems, model, rule.num_traces, max_tokens=max_tokens, **plain)
+        seconds_D, right_D = line.leave(np.array(rule.patience_s))
         seconds.append(float(seconds_D.mean()))
         solved.append(right_D.reshape(num_draws, len(problems)).mean(axis=0))
     is_trusted = solved[1].mean() >= _TRUSTED and (solved[1] >= solved[0] - _NOISE).all()
-    return None if is_trusted else seconds[0]
+    return seconds if is_trusted and top.seconds > patient.seconds else seconds[:1]

@@ -6,6 +6,8 @@
 Every policy replays the same runs, so differences are paired. Times are in seconds.
 """
 
+import bisect
+import itertools
 import json
 import math
 import random
@@ -17,42 +19,38 @@ from typing import Any
 from fastmath_kit.budget.baselines import public_policies
 from fastmath_kit.budget.policy import Rule, RunState
 from fastmath_kit.budget.replay import Outcome, Recorded, draw_run, play_run
-from fastmath_kit.budget.simulated import SimulatedEngine
 from fastmath_kit.budget.throughput import StepTime
-from fastmath_kit.budget.weather import FAIR
 from fastmath_kit.problems.files import atomic_path
 
 Policy = Callable[[RunState], Rule]
 ORACLE = "oracle"
-_ORACLE_TRACES = (1, 2, 4, 8, 16)
+_ORACLE_TRACES = 17  # the most that a policy here launches
 
 
 def oracle_solved(draws: Sequence[Recorded], model: StepTime, deadline_s: float) -> int:
-    """Returns how many problems hindsight solves: a bound for policies that launch at once.
+    """Returns how many problems hindsight solves: no policy solves more.
 
-    It knows when, under 1, 2, 4, 8 or 16 traces, the right answer first leads the vote, stops
-    there, and spends the time on the quickest problems.
+    It knows the whole run: for each problem the shortest right trace among the first 17 launches,
+    which it runs alone, and which problems to skip. A problem is right no sooner under any policy
+    that launches at most 17 traces of it. What comes after the last problem it solves costs it
+    nothing, and what comes before costs at least its overhead, as in `play_run`.
     """
-    times = sorted(_first_right_s(draw, model) for draw in draws)
-    left_s, solved = deadline_s - model.overhead_s * len(draws), 0
-    for seconds in times:
-        left_s -= seconds
-        if left_s < 0:
-            break
-        solved += 1
-    return solved
+    quickest: list[float] = []  # seconds of the problems so far, ascending
+    most = 0
+    for place, draw in enumerate(draws, start=1):
+        bisect.insort(quickest, _soonest_right_s(draw, model))
+        left_s = deadline_s - model.overhead_s * place + 1e-6  # as late as `is_late` lets one be
+        most = max(most, bisect.bisect_right(list(itertools.accumulate(quickest)), left_s))
+    return most
 
 
-def _first_right_s(draw: Recorded, model: StepTime) -> float:
-    best_s = math.inf
-    for num_traces in _ORACLE_TRACES:
-        engine = SimulatedEngine(draw.tokens, draw.answers, model, 10**9)
-        engine.launch(num_traces)
-        while engine.num_live and engine.elapsed_s < best_s:
-            engine.advance(0.0, best_s, FAIR)
-            if engine.leader in draw.right:
-                best_s = min(best_s, engine.elapsed_s)
-    return best_s
+def _soonest_right_s(draw: Recorded, model: StepTime) -> float:
+    launched = itertools.islice(zip(draw.tokens, draw.answers, strict=True), _ORACLE_TRACES)
+    tokens = min((tokens for tokens, answer in launched if answer in draw.right), default=None)
+    if tokens is None:
+        return math.inf
+    prompt_s = model.prompt_tokens / model.prefill_tokens_per_s
+    return prompt_s + model.seconds(tokens, 1, model.prompt_tokens)
 
 
 def is_late(outcomes: Sequence[Outcome], deadline_s: float) -> bool:
@@ -84,9 +82,7 @@ def compare(
         on_progress: Called with the settings done and all of them.
 
     Returns:
-        One row a setting: `seconds_per_problem`, `best_public` (a name) and `policies`, rows of
-        `name`, `is_public`, `solved` (one number a run), `mean_solved`, `difference` and
-        `standard_error` (paired, to the best public rule), `time_used` (a share), `violations`.
+        One row a setting, as `setting_row`'s.
     """
     rows = []
     for done, seconds in enumerate(seconds_per_problem):
@@ -130,13 +126,38 @@ class Tally:
         self.violations += is_late(outcomes, deadline_s)
 
 
-def setting_row(seconds: float, results: Mapping[str, Tally], public: Sequence[str]) -> dict:
-    """Returns one setting's row; the best public rule is the one with the highest mean."""
+def setting_row(
+    seconds: float,
+    results: Mapping[str, Tally],
+    public: Sequence[str],
+    *,
+    runs_per_split: int | None = None,
+) -> dict[str, Any]:
+    """Returns one setting's row; the best public rule is the one with the highest mean.
+
+    Args:
+        seconds: Seconds a problem.
+        results: Runs of every policy by name.
+        public: Names of the public rules.
+        runs_per_split: If the runs are those of several splits one after the other, so many each:
+            runs of one split share their problems and their fit.
+
+    Returns:
+        `seconds_per_problem`, `best_public` (a name) and `policies`, rows of `name`, `is_public`,
+        `solved` (one number a run), `mean_solved`; paired, to the best public rule, `difference`,
+        `standard_error` (as if all runs were independent), `split_differences` and `split_error`
+        (the standard error of their mean; both None without splits), `gap_closed` (the share of the
+        oracle's lead); `time_used` (a share) and `violations`.
+    """
     best = max(public, key=lambda name: statistics.fmean(results[name].solved))
     gap = statistics.fmean(results[ORACLE].solved) - statistics.fmean(results[best].solved)
     rows = []
     for name, tally in results.items():
         difference, error = paired(tally.solved, results[best].solved)
+        splits, split_error = None, None
+        if runs_per_split is not None:
+            splits = split_means(tally.solved, results[best].solved, runs_per_split)
+            split_error = paired(splits, [0.0] * len(splits))[1]
         rows.append(
             {
                 "name": name,
@@ -145,6 +166,8 @@ def setting_row(seconds: float, results: Mapping[str, Tally], public: Sequence[s
                 "mean_solved": statistics.fmean(tally.solved),
                 "difference": difference,
                 "standard_error": error,
+                "split_differences": splits,
+                "split_error": split_error,
                 "gap_closed": difference / gap if gap > 0 else None,
                 "time_used": statistics.fmean(tally.time_used) if tally.time_used else None,
                 "violations": tally.violations,
@@ -165,8 +188,22 @@ def paired(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float
     return statistics.fmean(differences), statistics.stdev(differences) / len(differences) ** 0.5
 
 
+def split_means(ours: Sequence[float], theirs: Sequence[float], runs_per_split: int) -> list[float]:
+    """Returns the mean difference within each split.
+
+    >>> split_means([3, 5, 4, 4], [2, 4, 4, 4], 2)
+    [1.0, 0.0]
+    """
+    differences = [a - b for a, b in zip(ours, theirs, strict=True)]
+    starts = range(0, len(differences), runs_per_split)
+    return [statistics.fmean(differences[start : start + runs_per_split]) for start in starts]
+
+
 def comparison_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns a Markdown table: mean solved by policy and setting, ours with the difference."""
+    """Returns a Markdown table: mean solved by policy and setting, ours with the difference.
+
+    Its error is that over splits where there are splits.
+    """
     settings = [f"{row['seconds_per_problem']:g} s" for row in rows]
     lines = [f"| policy | {' | '.join(settings)} |", "| --- |" + " --- |" * len(rows)]
     for place, policy in enumerate(rows[0]["policies"]):
@@ -183,7 +220,8 @@ def _cell(policy: Mapping[str, Any], best: str) -> str:
         return f"**{text}**"
     if policy["is_public"] or policy["name"] == ORACLE:
         return text
-    return f"{text} ({policy['difference']:+.2f} ± {policy['standard_error'] or 0:.2f})"
+    error = policy["standard_error"] if policy["split_error"] is None else policy["split_error"]
+    return f"{text} ({policy['difference']:+.2f} ± {error or 0:.2f})"
 
 
 def write_comparison(rows: Sequence[Mapping[str, Any]], out: str | Path) -> dict[str, Any]:

@@ -6,7 +6,10 @@
 A case is `MODEL:LENGTH_SCALE:HARDWARE`, the model being a value of the trace file's column `model`.
 For each case the policy is fitted on half of the problems and replayed on the other half, over
 several splits. `transfer` was fitted on the first case with another model, its lengths rescaled by
-that case, on the same hardware. Prints tables and, last, one JSON line.
+that case, on the same hardware; `fitted on the tested` on the very problems it is tested on: what
+is lost by not knowing them. Errors are over splits, which share some problems with each other:
+they say how much the splits matter, not what other problems would. Prints tables and, last, one
+JSON line.
 """
 
 import argparse
@@ -20,7 +23,14 @@ from fastmath_kit.budget.fitted import FittedPolicy
 from fastmath_kit.budget.fitting import fit_policy
 from fastmath_kit.budget.policy import RunState
 from fastmath_kit.budget.replay import draw_run, play_run, recorded_problems
-from fastmath_kit.budget.scoring import Tally, compare, comparison_table, is_late, setting_row
+from fastmath_kit.budget.scoring import (
+    ORACLE,
+    Tally,
+    compare,
+    comparison_table,
+    is_late,
+    setting_row,
+)
 from fastmath_kit.budget.throughput import read_hardware
 from fastmath_kit.budget.weather import Weather
 from fastmath_kit.problems.records import Trace, read_traces
@@ -43,6 +53,7 @@ def main() -> None:
         rows, violations = held_out(pools[place], (others or pools)[0], hardware, args)
         print(f"\n{model} x {scale} on {hardware}, {args.splits} splits x {args.runs} runs")
         print(comparison_table(rows))
+        print(details(rows), flush=True)
         result["cases"].append(
             {
                 "model": model,
@@ -101,12 +112,14 @@ def held_out(pool, other_pool, hardware: str, args) -> tuple[list[dict], int]:
     tallies: dict = defaultdict(lambda: defaultdict(Tally))
     for split in range(args.first_split, args.first_split + args.splits):
         half = set(random.Random(1_000 + split).sample(ids, len(ids) // 2))
+        tested = [p for p in pool if p.problem_id not in half]
         policies = {
             "fitted": fit_policy([p for p in pool if p.problem_id in half], model),
             "transfer": fit_policy([p for p in other_pool if p.problem_id in half], model),
+            "fitted on the tested": fit_policy(tested, model),
         }
         rows = compare(
-            [p for p in pool if p.problem_id not in half],
+            tested,
             policies,
             model=model,
             seconds_per_problem=SECONDS,
@@ -120,8 +133,29 @@ def held_out(pool, other_pool, hardware: str, args) -> tuple[list[dict], int]:
                 tally.time_used += [policy["time_used"]] * (policy["time_used"] is not None)
                 tally.violations += policy["violations"]
     public = [policy["name"] for policy in rows[0]["policies"] if policy["is_public"]]
-    rows = [setting_row(seconds, by_name, public) for seconds, by_name in tallies.items()]
+    rows = [
+        setting_row(seconds, by_name, public, runs_per_split=args.runs)
+        for seconds, by_name in tallies.items()
+    ]
     return rows, sum(policy["violations"] for row in rows for policy in row["policies"])
+
+
+def details(rows: list[dict]) -> str:
+    """Returns our policies' differences, both errors and the share of the oracle's lead closed."""
+    lines = []
+    for row in rows:
+        for policy in row["policies"]:
+            if policy["is_public"] or policy["name"] == ORACLE:
+                continue
+            gap, error = policy["gap_closed"], policy["split_error"]
+            lines.append(
+                f"{row['seconds_per_problem']:4g} s  {policy['name']:20}  "
+                f"{policy['difference']:+.2f} over {row['best_public']}, "
+                f"± {policy['standard_error'] or 0:.2f} by run, ± {error or 0:.2f} by split; "
+                f"of the oracle's lead {'-' if gap is None else format(gap, '.0%')}; splits "
+                + " ".join(f"{difference:+.1f}" for difference in policy["split_differences"])
+            )
+    return "\n".join(lines)
 
 
 def brief(rows: list[dict]) -> list[dict]:

@@ -13,52 +13,66 @@ from fastmath_kit.budget.fitted import (
     write_policy,
 )
 from fastmath_kit.budget.policy import ClipPolicy, ProblemState, RunState
+from fastmath_kit.budget.pricing import NUM_LEFT
 from fastmath_kit.budget.throughput import HARDWARE
 from fastmath_kit.errors import ConfigError, DataError
 
+WIDTH = len(NUM_LEFT)
 QUICK = MenuRule(seconds=50, solved=0.4, num_traces=4, patience_s=(80.0, 20.0, 0.0))
-THOROUGH = MenuRule(seconds=150, solved=0.7, num_traces=8, patience_s=(400.0, 100.0, 50.0, 0.0))
-MODEL = dataclasses.replace(HARDWARE["h100"], overhead_s=0.0)
-POLICY = FittedPolicy(menu=(QUICK, THOROUGH), plenty_s=300.0, max_tokens=9_000, model=MODEL)
+THOROUGH = MenuRule(
+    seconds=150,
+    solved=0.7,
+    num_traces=8,
+    patience_s=(400.0, 100.0, 50.0, 0.0),
+    from_s=(300.0, *(100.0,) * (WIDTH - 1)),  # the last problem risks less
+)
+PATIENT = MenuRule(
+    seconds=200, solved=0.8, num_traces=8, patience_s=(1e6, 0.0), from_s=(900.0,) * WIDTH
+)
+MENU = (QUICK, THOROUGH, PATIENT)
+POLICY = FittedPolicy(menu=MENU, plenty_s=500.0, max_tokens=9_000, model=HARDWARE["h100"])
 FALLBACK = ClipPolicy(base_s=300, high_s=900, num_traces=8, stop_votes=4, max_tokens=9_000)
 
 
 def state(left_s, num_done=10, **fields):
-    fields = {"deadline_s": 10_000.0, "num_problems": 50, **fields}
+    fields = {"deadline_s": 60_000.0, "num_problems": 50, **fields}
     return RunState(elapsed_s=fields["deadline_s"] - left_s, num_done=num_done, **fields)
 
 
 @pytest.mark.parametrize(
-    ("run", "num_traces", "patience_s"),
+    ("run", "entry", "kappa"),
     [
-        (state(40 * 50), 4, (80, 20, 0)),  # exactly the quick rule
-        (state(40 * 25), 4, (40, 10, 0)),  # half of its time
-        (state(40 * 150), 8, (400, 100, 50, 0)),
-        (state(40 * 200), 8, (400 * 4 / 3, 100 * 4 / 3, 50 * 4 / 3, 0)),  # spare time is spent
-        (state(40 * 50, kappa=2.0), 4, (80, 20, 0)),  # a slow engine: twice the half
-        (state(40 * 50, spent_s=9e9, expected_s=4.5e9), 4, (40, 10, 0)),  # harder than planned
-        (state(0), 4, (0, 0, 0)),  # too late: nothing
-        (state(100, num_done=50), 4, (80, 20, 0)),  # one too many: as if one more followed
-        (state(100, num_done=70), 4, (80, 20, 0)),
+        (state(40 * 99), QUICK, 1),
+        (state(40 * 100), THOROUGH, 1),
+        (state(40 * 499), THOROUGH, 1),
+        (state(40 * 500), PATIENT, 1),  # time is plentiful
+        (state(299, num_done=49), QUICK, 1),  # the last problem
+        (state(300, num_done=49), THOROUGH, 1),
+        (state(40 * 199, kappa=2.0), QUICK, 2),  # a slow engine: half the share, twice the wait
+        (state(40 * 200, kappa=2.0), THOROUGH, 2),
+        (state(40 * 199, spent_s=9e9, expected_s=4.5e9), QUICK, 1),  # harder than planned
+        (state(40 * 51, spent_s=4e9, expected_s=9e9), THOROUGH, 1),  # easier
+        (state(0), QUICK, 1),  # too late: nothing
+        (state(199, num_done=50), QUICK, 1),  # one too many: as if one more followed
+        (state(200, num_done=50), THOROUGH, 1),
+        (state(200, num_done=70), THOROUGH, 1),
+        (state(350 * 100, num_done=0, num_problems=350), THOROUGH, 1),  # more than the table knows
     ],
 )
-def test_the_time_left_chooses_from_the_menu(run, num_traces, patience_s):
+def test_the_time_left_chooses_from_the_menu(run, entry, kappa):
     rule = POLICY(run)
-    assert rule.num_traces == num_traces
-    assert rule.stop.patience_s == pytest.approx(patience_s)
-    assert rule.timeout_s == pytest.approx(patience_s[0])
+    assert rule.stop.patience_s == pytest.approx([kappa * wait_s for wait_s in entry.patience_s])
+    assert (rule.num_traces, rule.expected_s) == (entry.num_traces, entry.seconds)
+    left_s = run.deadline_s - run.elapsed_s
+    assert rule.timeout_s == pytest.approx(min(kappa * entry.patience_s[0], left_s))
     assert rule.why
 
 
-def test_two_rules_are_mixed_so_that_their_mean_is_the_time_left():
-    chosen = [POLICY(state((50 - done) * 75.0, done)) for done in range(50)]
-    assert sum(rule.expected_s for rule in chosen) / 50 == pytest.approx(75, rel=0.05)
-
-
-def test_where_time_is_plentiful_the_clip_rule_decides():
-    rule = POLICY(state(40 * 301.0, deadline_s=17_400.0))
-    assert (rule.num_traces, rule.stop_votes, rule.stop) == (8, 4, None)
-    assert dataclasses.replace(POLICY, plenty_s=None)(state(40 * 301.0, deadline_s=17_400.0)).stop
+def test_without_a_mark_of_plenty_the_table_decides():
+    policy = dataclasses.replace(POLICY, plenty_s=None)
+    assert policy(state(9 * 899, num_done=41)).num_traces == THOROUGH.num_traces
+    assert policy(state(9 * 899, num_done=41)).expected_s == THOROUGH.seconds
+    assert policy(state(9 * 900, num_done=41)).expected_s == PATIENT.seconds
 
 
 @pytest.mark.parametrize(
@@ -73,10 +87,18 @@ def test_patience_by_hand(votes, elapsed_s, stops):
     assert stops or decision.review_s > elapsed_s
 
 
+def test_a_stop_says_why():
+    patience = PatienceStop(patience_s=QUICK.patience_s)
+    reasons = [
+        patience(ProblemState(elapsed_s=90.0, leader_votes=votes)).stop for votes in range(3)
+    ]
+    assert reasons == ["gave up", "patience", "votes"]
+
+
 def test_a_policy_file_is_plain_json_and_comes_back(tmp_path):
     path = tmp_path / "policy.json"
     write_policy(POLICY, path)
-    assert json.loads(path.read_text())["version"] == 1
+    assert json.loads(path.read_text())["version"] == 2
     assert read_policy(path) == POLICY
     assert load_policy(path, fallback=FALLBACK) == POLICY
 
@@ -88,11 +110,13 @@ def test_a_policy_file_is_plain_json_and_comes_back(tmp_path):
         lambda value: "{",  # cut off
         lambda value: "[1, 2]",
         lambda value: json.dumps({**value, "kind": "recipe"}),  # foreign
-        lambda value: json.dumps({**value, "version": 2}),  # from the future
+        lambda value: json.dumps({**value, "version": 3}),  # from the future
+        lambda value: json.dumps({**value, "version": 1}),  # of another menu
         lambda value: json.dumps({**value, "menu": []}),
         lambda value: json.dumps({**value, "menu": "abc"}),
         lambda value: json.dumps({**value, "plenty_s": "soon"}),
         lambda value: json.dumps({**value, "extra": 1}),
+        lambda value: json.dumps({**value, "menu": [{**value["menu"][0], "from_s": [0.0]}]}),
         lambda value: json.dumps({**value, "menu": [{**value["menu"][0], "num_traces": 0}]}),
         lambda value: json.dumps(
             {**value, "menu": [{**value["menu"][0], "seconds": float("nan")}]}

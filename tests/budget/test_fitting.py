@@ -1,17 +1,12 @@
 import random
+from dataclasses import replace
 
 import pytest
 
 from fastmath_kit.budget.fitting import fit_policy
 from fastmath_kit.budget.replay import Recorded, draw_run, play_run
-from fastmath_kit.budget.scoring import (
-    compare,
-    comparison_table,
-    is_late,
-    oracle_solved,
-    write_comparison,
-)
-from fastmath_kit.budget.throughput import HARDWARE, StepTime
+from fastmath_kit.budget.scoring import compare, is_late
+from fastmath_kit.budget.throughput import HARDWARE
 from fastmath_kit.budget.weather import Weather
 from fastmath_kit.errors import DataError
 
@@ -42,12 +37,13 @@ def policy():
 
 def test_a_menu_buys_less_and_less_for_more_time(policy):
     slopes, last = [], (0.0, 0.0)
-    for rule in policy.menu:
+    for rule in policy.menu[:-1]:  # the last is for plenty of time
         slopes.append((rule.solved - last[1]) / (rule.seconds - last[0]))
         last = rule.seconds, rule.solved
         assert list(rule.patience_s) == sorted(rule.patience_s, reverse=True)
     assert slopes == sorted(slopes, reverse=True)
     assert slopes[-1] > 0
+    assert policy.menu[-1].solved >= last[1]
 
 
 def test_the_fit_is_repeatable(policy):
@@ -61,39 +57,41 @@ def test_where_time_is_short_the_hard_half_is_given_up(policy):
     )
     by_name = {result["name"]: result for result in row["policies"]}
     assert by_name["fitted"]["difference"] >= -1
-    assert by_name["oracle"]["mean_solved"] >= by_name["fitted"]["mean_solved"] >= 24
+    assert by_name["fitted"]["mean_solved"] >= 24
     assert all(result["violations"] == 0 for result in row["policies"])
+
+
+@pytest.mark.parametrize("num_tokens", [100, 400])
+def test_where_overheads_alone_take_the_clock_some_are_solved(num_tokens):
+    """A second a problem, of which answering takes one: later problems are not waited for."""
+    quick = [
+        replace(problem, tokens=tuple(num_tokens * t / 3_000 for t in problem.tokens))
+        for problem in problems()[::2]
+    ]
+    policy = fit_policy(quick, MODEL, num_draws=4)
+    (row,) = compare(quick, {"fitted": policy}, model=MODEL, seconds_per_problem=[1.0], num_runs=3)
+    by_name = {result["name"]: result for result in row["policies"]}
+    assert by_name["fitted"]["difference"] >= -1
+    assert by_name["oracle"]["mean_solved"] >= by_name["fitted"]["mean_solved"] > 5
+
+
+def test_a_fit_that_cannot_be_trusted_ends_in_the_patient_rule():
+    """Where four votes of eight solve as much as anything, nothing dearer is on the menu."""
+    hopeless = [replace(problem, right=frozenset()) for problem in problems()[::2]]
+    policy = fit_policy([*problems()[1::2], *hopeless], MODEL, num_draws=4)
+    assert policy.plenty_s is not None
+    assert (policy.menu[-1].num_traces, policy.menu[-1].patience_s[4:]) == (8, (0.0, 0.0))
+
+
+@pytest.mark.parametrize(("num_samples", "most"), [(2, 2), (7, 7), (8, 8), (20, 16)])
+def test_no_more_traces_than_were_recorded(num_samples, most):
+    policy = fit_policy(problems(num=4, num_samples=num_samples), MODEL, num_draws=2)
+    assert max(rule.num_traces for rule in policy.menu) <= most
 
 
 def test_too_few_traces_are_refused():
     with pytest.raises(DataError, match="at least two problems"):
         fit_policy(problems(num=1), MODEL)
-
-
-def test_the_oracle_by_hand():
-    model = StepTime(
-        base_s=1.0, per_sequence_s=0.0, prompt_tokens=0, prefill_tokens_per_s=1e12, overhead_s=0.0
-    )
-    easy = Recorded(problem_id="a", tokens=(50, 10), answers=(1, 1), right=frozenset({1}))
-    hard = Recorded(problem_id="b", tokens=(30, 9), answers=(1, 1), right=frozenset())
-    assert oracle_solved([easy, hard, easy], model, deadline_s=20) == 2  # two traces, 10 s each
-    assert oracle_solved([easy, hard, easy], model, deadline_s=19) == 1
-
-
-def test_a_comparison_is_written(policy, tmp_path):
-    rows = compare(
-        problems(), {"fitted": policy}, model=MODEL, seconds_per_problem=[80.0, 90.0], num_runs=2
-    )
-    report = write_comparison(rows, tmp_path)
-    assert (tmp_path / "table.md").read_text() == comparison_table(rows)
-    assert (tmp_path / "report.json").is_file()
-    assert "| fitted |" in comparison_table(rows)
-    for row in report["settings"]:
-        best = next(p for p in row["policies"] if p["name"] == row["best_public"])
-        assert best["difference"] == 0
-        assert best["mean_solved"] == max(
-            p["mean_solved"] for p in row["policies"] if p["is_public"]
-        )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
+import itertools
 from types import SimpleNamespace
+
+import pytest
 
 from fastmath_kit.display.budget_figures import budget_policies_figure, run_timeline_figure
 
@@ -12,20 +15,42 @@ def setting(seconds, *solved):
     return {"seconds_per_problem": seconds, "best_public": "clip", "policies": policies}
 
 
-def test_policies_figure_names_all_but_the_lesser_public_rules():
-    figure = budget_policies_figure([setting(60, 20, 22, 25, 38), setting(150, 24, 30, 34, 43)])
+@pytest.mark.parametrize("solved", [(24, 50, 50, 50), (0, 0, 0, 0), (0.1, 0.2, 0.2, 0.3)])
+def test_policies_figure_names_all_but_the_lesser_public_rules(solved):
+    figure = budget_policies_figure([setting(60, *solved), setting(150, *solved)])
     figure.canvas.draw()
     (axes,) = figure.axes
     assert {text.get_text() for text in axes.texts} == {"clip", "fitted", "oracle"}
     assert len(axes.lines) == 4
+    line_px = 1.4 * axes.texts[0].get_fontsize() * figure.dpi / 72
+    heights = sorted(text.xyann[1] * axes.bbox.height for text in axes.texts)
+    for low, high in itertools.pairwise(heights):  # no name on another
+        assert high - low >= line_px
+    assert 0 <= heights[0] <= heights[-1] <= axes.bbox.height
+
+
+def outcomes(*seconds):
+    reasons = ["patience", "timeout", "votes"]
+    return [
+        SimpleNamespace(
+            seconds=each, right=i % 2 == 0, leader_votes=i, reason=reasons[i] if each else "none"
+        )
+        for i, each in enumerate(seconds)
+    ]
 
 
 def test_run_figure_has_a_bar_a_problem():
-    run = [
-        SimpleNamespace(seconds=30.0 + i, right=i % 2 == 0, leader_votes=i, reason=reason)
-        for i, reason in enumerate(["patience", "timeout", "votes"])
-    ]
-    figure = run_timeline_figure(run)
+    figure = run_timeline_figure(outcomes(30.0, 31.0, 32.0))
     figure.canvas.draw()
     labels = {text.get_text() for text in figure.axes[0].get_legend().get_texts()}
     assert labels == {"patience", "timeout", "votes"}
+
+
+@pytest.mark.parametrize(("seconds", "says"), [((0.0, 0.0), 1), ((5.0, 0.0), 0)])
+def test_a_run_without_time_has_no_negative_seconds(seconds, says):
+    figure = run_timeline_figure(outcomes(*seconds))
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    assert axes.get_ylim()[0] == 0
+    assert sum("no problem was given" in text.get_text() for text in axes.texts) == says
+    assert len(axes.lines) == seconds.count(0.0)
