@@ -52,6 +52,7 @@ def test_the_demo_continues_where_it_was_stopped(tmp_path, short, monkeypatch, c
     assert set(report["grpo_vs_sft"]) == {"token_change", "accuracy_change", "accuracy_change_ci95"}
     assert report["rehearsal"]["num_problems"] == 4  # the three toys and one
     assert len(report["rehearsal"]["toy_answers"]) == 3
+    assert sum(report["rehearsal"]["stop_reasons"].values()) == 4
     _check_submission(report["rehearsal"]["submission"])
     page = (out / "report.html").read_text()
     assert "w8a8" in page and "data:image/png" in page

@@ -1,16 +1,20 @@
-"""What holds for every notebook (size and outputs: test_style.py), and the quickstart, executed."""
+"""What holds for every notebook (size and outputs: test_style.py), and the guides, executed."""
 
 import ast
+import random
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
 
+from fastmath_kit import tiny
+from fastmath_kit.budget.fitted import read_policy
+from fastmath_kit.problems.records import Trace, write_problems, write_traces
+
 ROOT = Path(__file__).parents[1]
 GUIDES = sorted((ROOT / "notebooks").glob("*.ipynb"))
 KERNELS = sorted((ROOT / "kernels_submission").glob("*/*.ipynb"))
-QUICKSTART = ROOT / "notebooks" / "00_quickstart.ipynb"
 NAMED = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
@@ -75,14 +79,14 @@ def test_the_table_of_notebooks_names_those_there_are():
     assert re.findall(r"^\| \[([^]]+)\]\(\1\)", table, re.M) == [path.name for path in GUIDES]
 
 
-def execute(folder: Path):
-    """Runs the quickstart as Kaggle runs notebooks, with `folder` as working directory."""
+def execute(name: str, folder: Path, **parameters):
+    """Runs a guide as Kaggle runs notebooks, with `folder` as working directory."""
     import papermill
 
     return papermill.execute_notebook(
-        QUICKSTART,
+        ROOT / "notebooks" / name,
         folder / "executed.ipynb",
-        parameters={"SMOKE": True},
+        parameters={"SMOKE": True} | parameters,
         cwd=folder,
         kernel_name="python3",
         progress_bar=False,
@@ -90,19 +94,28 @@ def execute(folder: Path):
     )
 
 
+def kinds(notebook) -> dict[str, set[str]]:
+    """Returns what kinds of output each code cell has, by its id."""
+    cells = code_cells(notebook)
+    return {cell.id: {kind for o in cell.outputs for kind in o.get("data", {})} for cell in cells}
+
+
+def printed(notebook) -> str:
+    outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
+    return "".join(output.text for output in outputs if output.output_type == "stream")
+
+
 @pytest.mark.slow
 def test_the_quickstart_runs_and_runs_again(tmp_path):
     import polars as pl
 
-    first = execute(tmp_path)
-    by_id = {cell.id: cell.outputs for cell in code_cells(first)}
-    seen = {id_: {kind for o in outs for kind in o.get("data", {})} for id_, outs in by_id.items()}
+    first = execute("00_quickstart.ipynb", tmp_path)
+    seen = kinds(first)
     for id_ in ("evaluate", "compare", "result"):
         assert "image/png" in seen[id_], id_  # a figure
     for id_ in ("solve", "grpo", "rehearse", "result"):
         assert "text/html" in seen[id_], id_  # a table
-    streams = [o for outputs in by_id.values() for o in outputs if o.output_type == "stream"]
-    assert [stream.text for stream in streams if "Traceback" in stream.text] == []
+    assert "Traceback" not in printed(first)
     (submission,) = tmp_path.glob("runs/quickstart/*/rehearsal/submission.parquet")
     assert pl.read_parquet_schema(submission) == {"id": pl.String, "answer": pl.Int64}
     assert pl.read_parquet(submission).height == 6  # the toys and three held-out problems
@@ -112,7 +125,49 @@ def test_the_quickstart_runs_and_runs_again(tmp_path):
     results = [*run.glob("evaluation/*/traces.parquet"), *run.glob("*/checkpoint-*"), run / "w4a16"]
     written_ns = {path: path.stat().st_mtime_ns for path in results}
     assert len(written_ns) == 6 + 3 + 1  # stages: base, two epochs, GRPO, two quantized
-    execute(tmp_path)  # as after a restart: what is finished stays as it is
+    execute("00_quickstart.ipynb", tmp_path)  # as after a restart: what is finished stays as it is
     assert {path: path.stat().st_mtime_ns for path in results} == written_ns
     assert len([*run.glob("*/checkpoint-*")]) == 3
     assert [path.name for path in run.parent.iterdir()] == [run.name]
+
+
+@pytest.fixture
+def demo_folder(tmp_path):
+    """What the budget notebook takes from a demo; longer problems have longer traces."""
+    rng = random.Random(0)
+    _, problems = tiny.make_split(num_train=200, num_held_out=48, seed=0)
+    traces = [
+        Trace(
+            problem_id=problem.id,
+            sample=sample,
+            completion_tokens=round(len(problem.statement) * rng.uniform(0.6, 1.8)),
+            answer=int(problem.solution) + rng.choice((0, 0, 0, 1)),
+            finish_reason="stop",
+            solution=problem.solution,
+        )
+        for problem in problems
+        for sample in range(8)
+    ]
+    folder = tmp_path / "demo"
+    tiny.write_model(folder / "base", seed=0)
+    write_problems(problems, folder / "held_out.csv")
+    for stage in ("sft-4", "grpo"):
+        (folder / "evaluation" / stage).mkdir(parents=True)
+        write_traces(traces, folder / "evaluation" / stage / "traces.parquet")
+    return folder
+
+
+@pytest.mark.slow
+def test_the_budget_notebook_fits_replays_and_writes_a_policy(demo_folder, tmp_path):
+    done = execute("06_budget.ipynb", tmp_path, DEMO=str(demo_folder))
+    seen = kinds(done)
+    assert [id_ for id_, found in seen.items() if "image/png" in found] == [
+        "traces",
+        "replay",
+        "run",
+        "length-scatter",
+    ]
+    assert "text/html" in seen["fit"] and "text/markdown" in seen["replay"]
+    assert "Traceback" not in printed(done)
+    assert read_policy(tmp_path / "runs" / "budget" / "policy.json").menu
+    assert re.search(r"^encoder r2", printed(done), re.M)

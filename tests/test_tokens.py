@@ -89,7 +89,7 @@ def test_the_prompt_ends_where_the_completion_begins(tokenizer, expected, comple
 
 def test_the_submission_launches_the_same_prompt(tokenizer, expected, tmp_path):
     engine = RecordingEngine(tokenizer)
-    predict = make_predict(
+    predict, _ = make_predict(
         lambda: engine,
         competition=load_competition("aimo3"),
         policy=lambda state: Rule(num_traces=2, stop_votes=2, max_tokens=8, timeout_s=5.0),

@@ -21,12 +21,14 @@ from contextlib import ExitStack
 from typing import Self
 
 from fastmath_kit.errors import ConfigError, EngineError
+from fastmath_kit.inference.sandbox_filter import why_impossible
 from fastmath_kit.inference.sandbox_limits import Isolation, Limits, Output
 from fastmath_kit.inference.sandbox_pool import Pool
 from fastmath_kit.inference.sandbox_trace import Call
 
 __all__ = ["Isolation", "Limits", "Output", "Sandbox", "Session"]
 
+MAX_CODE_CHARS = 100_000
 _START_S = 120.0  # loading sympy on a busy machine
 
 
@@ -46,6 +48,8 @@ class Sandbox:
         Raises:
             EngineError: code cannot be contained on this system, or nothing starts.
         """
+        if why := why_impossible():
+            raise EngineError(f"the sandbox cannot start: {why}.")
         self._pool = Pool(limits)
         with ExitStack() as on_error:
             on_error.callback(self._pool.close)
@@ -96,6 +100,11 @@ class Session:
         if not 0 < timeout_s < math.inf:
             raise ConfigError(f"timeout_s must be a positive number of seconds, got {timeout_s}.")
         call = Call(code=code, timeout_s=timeout_s)
+        if len(code) > MAX_CODE_CHARS:
+            error = f"the code was not run: it has more than {MAX_CODE_CHARS:,} characters"
+            refusal = Output(stdout="", error=error, timed_out=False, seconds=0.0, truncated=False)
+            call.future.set_result(refusal)
+            return call.future
         self._pool.submit(self._trace, call)
         return call.future
 

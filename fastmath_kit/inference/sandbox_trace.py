@@ -16,7 +16,6 @@ from fastmath_kit.errors import EngineError
 from fastmath_kit.inference.sandbox_limits import Limits, Output
 from fastmath_kit.inference.sandbox_process import Keeper, Worker
 
-MAX_CODE_CHARS = 100_000
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 _MAX_CHAR_BYTES = 4
 _LOST = "; the variables of this session are lost"
@@ -111,9 +110,6 @@ class Trace:
             call.start_s, self.running, self._printed = time.monotonic(), call, ("", False)
             if self._is_closed:
                 self._finish(_CLOSED)
-            elif len(call.code) > MAX_CODE_CHARS:
-                sizes = f"{len(call.code):,} characters, more than {MAX_CODE_CHARS:,}"
-                self._finish(f"the code was not run: it has {sizes}")
             else:
                 self._send(call)
 

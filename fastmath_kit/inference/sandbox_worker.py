@@ -40,13 +40,9 @@ def main() -> None:
     os.close(nothing)
     ctypes.CDLL(None).mallopt(_MAX_ARENAS, 1)
     warm_up()
-    try:
-        jail = Jail()
-        why = why_not(lambda: jail.confine(limits, 0))
-    except OSError as error:
-        why = str(error)
-    if why is not None:
-        control.send(json.dumps(["refused", why]).encode())
+    jail = Jail()
+    if why := why_not(lambda: jail.confine(limits, 0)):
+        control.send(json.dumps(["refused", f"code cannot be confined, {why}"]).encode())
         return
     control.send(json.dumps(["ready", jail.isolation.used, jail.isolation.missing]).encode())
     _Keeper(control, jail, limits).keep(parent)

@@ -182,15 +182,16 @@ class _Watch:
 
     def run(self) -> str:
         """Returns why no more votes are awaited."""
-        if reason := self._review():
-            return reason
+        try:
+            return self._review() or self._watch()
+        except EngineError as error:
+            _log.error("an engine died under a problem, its votes so far decide: %s", error)
+            return "engine"
+
+    def _watch(self) -> str:
         while (left_s := self._rule.timeout_s - self._elapsed_s()) > 0:
-            try:
-                until_review_s = max(0.0, self._review_s - self._elapsed_s())
-                finished = self._batch.poll(min(left_s, until_review_s))
-            except EngineError as error:
-                _log.error("an engine died under a problem, its votes so far decide: %s", error)
-                return "engine"
+            until_review_s = max(0.0, self._review_s - self._elapsed_s())
+            finished = self._batch.poll(min(left_s, until_review_s))
             for trace in finished:
                 self._ballot.add(trace)
             due = finished or self._elapsed_s() >= self._review_s

@@ -14,6 +14,7 @@ from fastmath_kit.inference.model_folder import has_four_bit_weights, read_confi
 from fastmath_kit.inference.protocol import Sampling
 
 CLOSE_S = 20.0  # how long vLLM may take to end before it is left behind
+_STREAM_TOKENS = 4  # told at a time; each telling costs a tenth of the miniature's step
 _NUM_LIKELIEST = 5  # tokens a place whose probabilities are asked for
 
 
@@ -70,6 +71,7 @@ def add_request(
         skip_special_tokens=False,
         logprobs=_NUM_LIKELIEST if sampling.weigh else None,
         output_kind=RequestOutputKind.DELTA,
+        stream_interval=_STREAM_TOKENS if sampling.until is None else 1,
     )
     engine.add_request(request_id, tokens_input(prompt_ids), params)
 

@@ -14,7 +14,7 @@ from fastmath_kit.budget.guard import guard_s
 from fastmath_kit.budget.policy import RunState
 from fastmath_kit.errors import ConfigError
 
-LATE_S = 5.0  # how long after its time-out a solver may come back before its engine counts as hung
+_CALL_MARGIN_S = 10.0  # of a call's limit: the gateway and the engine's last moment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +49,11 @@ class Clock:
         if self.num_problems < 1:
             raise ConfigError(f"num_problems must be at least 1, got {self.num_problems}.")
 
+    @property
+    def end_s(self) -> float:
+        """When the run is over, on `time.monotonic()`: the deadline less the reserve."""
+        return self.start_s + self.deadline_s - self.reserve_s
+
     def elapsed_s(self) -> float:
         """Returns the seconds since the start."""
         return time.monotonic() - self.start_s
@@ -71,4 +76,4 @@ class Clock:
         left_s = guard_s(self.state(num_done), reserve_s=self.reserve_s)
         if self.call_limit_s is None or num_done == 0:  # the first call has no limit
             return left_s
-        return min(left_s, self.call_limit_s - 2 * LATE_S)
+        return min(left_s, self.call_limit_s - _CALL_MARGIN_S)

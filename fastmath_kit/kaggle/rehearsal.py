@@ -8,14 +8,15 @@ mounted, our gateway sends the problems over real gRPC. Ten problems mislead: re
 
 import ast
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fastmath_kit.errors import CheckpointError, ConfigError, EngineError, unknown_name
 from fastmath_kit.inference.model_folder import read_config
 from fastmath_kit.problems.answers import same_answer
 from fastmath_kit.problems.competition import load_competition
-from fastmath_kit.problems.records import read_problems
+from fastmath_kit.problems.records import Problem, read_problems
 
 _KERNELS = Path(__file__).parents[2] / "kernels_submission"
 
@@ -50,25 +51,24 @@ def rehearse(
         competition: Name of the competition, also of the folder in `kernels_submission`.
         problems_csv: Problem file with answers.
         model: Folder of the model to serve.
-        out: Run folder; gets the executed notebook, `submission.parquet` and `log.jsonl`.
+        out: Run folder; gets the executed notebook, `submission.parquet`, `log.jsonl`,
+            `events.jsonl` and `traces.parquet`.
         parameters: Values for the notebook's `parameters` cell that win over its own.
 
     Returns:
-        `num_problems`, `num_correct`, `num_fallbacks`, `answers` (by id) and `submission`.
+        `num_problems`, `num_correct`, `num_fallbacks`, `answers` (by id), `stop_reasons` (how
+        many problems ended by each) and `submission`.
 
     Raises:
         ConfigError: the competition has no notebook, or the notebook no such parameter.
         CheckpointError: `model` is no model folder, or `out` already holds a submission.
         EngineError: the notebook failed; the message names the executed copy.
     """
-    import polars as pl
-
     notebook, problems = kernel_notebook(competition), read_problems(problems_csv)
     _check_parameters(notebook, parameters or {})
     read_config(model)
     out = Path(out).resolve()
-    submission = out / "submission.parquet"
-    if submission.exists():
+    if (submission := out / "submission.parquet").exists():
         raise CheckpointError(f"{submission}: already exists. Choose another folder with --out.")
     values = {
         "COMPETITION": competition,
@@ -78,6 +78,14 @@ def rehearse(
         "NUM_PROBLEMS": len(problems),
     }
     _execute(notebook, out, values | dict(parameters or {}))
+    return _grade(problems, out)
+
+
+def _grade(problems: Sequence[Problem], out: Path) -> dict:
+    """Returns what `rehearse` returns, read from the files of the run."""
+    import polars as pl
+
+    submission = out / "submission.parquet"
     answers = dict(pl.read_parquet(submission).select("id", "answer").iter_rows())
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     # Both files are in served order; all-digit ids reach `predict`, and its log, as numbers.
@@ -92,6 +100,7 @@ def rehearse(
         "num_correct": sum(right),
         "num_fallbacks": len(fallbacks),
         "answers": answers,
+        "stop_reasons": Counter(line["stop_reason"] or "none" for line in lines),
         "submission": str(submission),
     }
 

@@ -1,49 +1,35 @@
 """Makes the function the gateway calls: it always answers, in time, and says what it did.
 
-    predict = make_predict(
+    predict, close = make_predict(
         start_engine, competition=aimo3, policy=policy, clock_start_s=CLOCK_START_S,
         deadline_s=17_400, num_problems=50, fallback_answer=0, log_path="log.jsonl",
     )
 
 A crash of `predict` loses all remaining problems, so whatever happens it returns a legal answer.
-The engine starts in the background, so that the server listens within Kaggle's 15 minutes.
+The engine starts in the background, so that the server listens within Kaggle's 15 minutes. At the
+deadline of a problem the votes heard so far decide, even if the engine never comes back.
 """
 
-import json
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from fastmath_kit.budget.policy import Rule, RunState
-from fastmath_kit.errors import ConfigError, DataError
+from fastmath_kit.budget.throughput import Probe
+from fastmath_kit.errors import ConfigError, EngineError, FastMathError
 from fastmath_kit.inference.protocol import Engine, Sampling
+from fastmath_kit.inference.sandbox import Sandbox
 from fastmath_kit.inference.solve import solve
-from fastmath_kit.kaggle.clock import LATE_S, Clock
+from fastmath_kit.inference.tools import PythonTool
+from fastmath_kit.kaggle.clock import Clock
 from fastmath_kit.kaggle.keeper import EngineKeeper
+from fastmath_kit.kaggle.record import Line, RunRecord
+from fastmath_kit.kaggle.run import Run
 from fastmath_kit.problems.competition import Competition
-from fastmath_kit.problems.records import Problem, Trace, write_traces
 
 _logger = logging.getLogger(__name__)
-_LEAST_S = 0.5  # less than this is no time to solve anything
-
-
-@dataclass(slots=True, kw_only=True)
-class _Record:
-    """One line of the log; what no solution filled in stays None."""
-
-    id: str
-    answer: int
-    fallback: bool = True
-    why: str | None = None
-    votes: list | None = None
-    stop_reason: str | None = None
-    completion_tokens: int | None = None
-    rule: dict | None = None
-    seconds: float | None = None
-    elapsed_s: float | None = None
 
 
 def make_predict(
@@ -57,22 +43,28 @@ def make_predict(
     fallback_answer: int,
     log_path: str | Path,
     sampling: Sampling | None = None,
+    tool: PythonTool | None = None,
+    measure: Callable[[Engine], Sequence[Probe]] | None = None,
     reserve_s: float = 60.0,
-) -> Callable:
-    """Returns the plain function `predict(id_, problem, answer=None)` for the inference server.
+) -> tuple[Callable, Callable[[], None]]:
+    """Returns the plain function `predict(id_, problem, answer=None)`, and what ends the run.
+
+    The second closes the engine, the tool's sandbox and the files; call it after the last problem.
 
     Args:
-        start_engine: Builds the engine; called at once, in a background thread, and once more if
-            the engine fails.
+        start_engine: Builds the engine; called at once, in a background thread, and again if the
+            engine fails.
         competition: Which answers are legal and how long one call may take.
         policy: What the next problem may spend.
         clock_start_s: `time.monotonic()` at the notebook's start.
         deadline_s: When the last answer must be out, in seconds after the clock's start.
         num_problems: Problems the gateway will send.
         fallback_answer: What is answered when nothing better is known.
-        log_path: One JSON line per problem. The traces go to `traces.parquet` beside it; older
-            files of both names are replaced.
+        log_path: One JSON line per problem (`record.Line`); `events.jsonl` and `traces.parquet`
+            come beside it. Older files are replaced.
         sampling: How completions are drawn; the rule sets `max_tokens`. None for the solver's own.
+        tool: What the model may call while it writes, None for nothing.
+        measure: Measures the started engine's speed, such as `warmup.measure_probes`.
         reserve_s: Kept back before the deadline.
 
     Raises:
@@ -86,14 +78,39 @@ def make_predict(
         reserve_s=reserve_s,
         call_limit_s=competition.call_limit_s,
     )
-    run = _Run(
-        clock=clock,
-        policy=policy,
-        solve=partial(solve, legal=competition.legal_answer, sampling=sampling),
-        log_path=_new_log(Path(log_path)),
-        keeper=EngineKeeper(start_engine),  # last: it starts the engine
-    )
-    return _guarded(run, fallback_answer)
+    legal, record = competition.legal_answer, RunRecord(log_path, clock)
+    keeper = EngineKeeper(start_engine, measure=measure)
+    solving = partial(solve, legal=legal, sampling=sampling, tool=tool)
+    run = Run(clock=clock, policy=policy, solve=solving, legal=legal, record=record, keeper=keeper)
+    closing = [keeper.close, *([] if tool is None else [tool.sandbox.close]), record.close]
+    return _guarded(run, fallback_answer), partial(_call_all, closing)
+
+
+def _call_all(functions: Sequence[Callable[[], None]]) -> None:
+    for function in functions:
+        function()
+
+
+def python_tool(style: str) -> PythonTool | None:
+    """Returns the tool in a style of `PythonTool`, None where code cannot be contained.
+
+    A kernel never dies of it: the model then goes without.
+
+    Args:
+        style: `fenced` or `tool_call`; empty for no tool.
+
+    Raises:
+        ConfigError: another style.
+    """
+    if not style:
+        return None
+    try:
+        sandbox = Sandbox()
+    except EngineError as error:
+        _logger.error("the model goes without Python: %s", error)
+        return None
+    _logger.info("the model may run Python; it is kept in by: %s", sandbox.isolation)
+    return PythonTool(sandbox=sandbox, style=style)
 
 
 def _check_settings(competition: Competition, fallback_answer: int, deadline_s: float) -> None:
@@ -109,104 +126,26 @@ def _check_settings(competition: Competition, fallback_answer: int, deadline_s: 
         )
 
 
-def _guarded(run: "_Run", fallback_answer: int) -> Callable:
+def _guarded(run: Run, fallback_answer: int) -> Callable:
     """Returns the plain function that Kaggle asks for, around a run's bookkeeping."""
 
     def predict(id_, problem, answer=None):
         """Answers one problem; a third column, the gold answer of a rehearsal, is not looked at."""
         start_s = time.monotonic()
-        record = _Record(id="", answer=fallback_answer)
+        line = Line(id="", answer=fallback_answer)
         try:
-            record.id = _text(id_)
-            run.fill(record, _text(problem))
+            line.id = _text(id_)
+            run.solve(line, _text(problem))
         except Exception as error:  # a crash would lose all remaining problems
-            record.why = f"{type(error).__name__}: {error}"
-            _logger.exception("problem %s is answered with the fallback", record.id)
-        record.seconds = time.monotonic() - start_s
-        run.close(record)
-        return _row(record)
+            line.why = f"{type(error).__name__}: {error}"
+            unknown = not isinstance(error, FastMathError)
+            _logger.error("problem %s: %s", line.id, line.why, exc_info=unknown)
+        run.decide(line)
+        line.seconds = time.monotonic() - start_s
+        run.end(line)
+        return _row(line)
 
     return predict
-
-
-class _Run:
-    """What lasts from one call to the next."""
-
-    def __init__(
-        self,
-        *,
-        keeper: EngineKeeper,
-        clock: Clock,
-        policy: Callable[[RunState], Rule],
-        solve: Callable,
-        log_path: Path,
-    ) -> None:
-        self._keeper = keeper
-        self._clock = clock
-        self._policy = policy
-        self._solve = solve
-        self._log_path = log_path
-        self._num_done = 0
-        self._spent_s = self._expected_s = 0.0  # of problems whose rule expected a time
-        self._traces: list[Trace] = []
-
-    def fill(self, record: _Record, statement: str) -> None:
-        """Solves a problem and writes what came out into the record; raises if it cannot."""
-        if not statement.strip():
-            record.why = "the statement is empty"
-            return
-        end_s = time.monotonic() + self._clock.left_s(self._num_done)
-        engine = self._keeper.ready(end_s)
-        state = self._clock.state(self._num_done)
-        rule = self._policy(replace(state, spent_s=self._spent_s, expected_s=self._expected_s))
-        left_s = max(0.0, end_s - time.monotonic())
-        rule = replace(rule, timeout_s=min(left_s, rule.timeout_s))
-        record.rule = asdict(replace(rule, stop=None)) | {"stop": rule.stop and repr(rule.stop)}
-        if rule.timeout_s < _LEAST_S:
-            record.why = "no time is left"
-            return
-        problem = Problem(id=record.id, statement=statement)
-        solving = partial(self._solve, problem, engine, rule)
-        solution = self._keeper.call(engine, solving, limit_s=rule.timeout_s + LATE_S)
-        if solution.stop_reason == "engine":
-            self._keeper.restart("died", engine)
-        if rule.expected_s is not None:
-            self._spent_s += solution.seconds
-            self._expected_s += rule.expected_s
-        self._traces += solution.traces
-        record.votes = [list(count) for count in solution.vote.counts]
-        record.stop_reason = solution.stop_reason
-        record.completion_tokens = sum(trace.completion_tokens for trace in solution.traces)
-        if solution.vote.answer is None:
-            record.why = "no legal answer got a vote"
-        else:
-            record.answer, record.fallback = solution.vote.answer, False
-
-    def close(self, record: _Record) -> None:
-        """Counts a problem as done and writes its line and the traces so far."""
-        self._num_done += 1
-        record.elapsed_s = self._clock.elapsed_s()
-        if record.fallback:
-            _logger.warning("FALLBACK: problem %s: %s", record.id, record.why)
-        try:
-            with self._log_path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(record)) + "\n")
-            if self._traces:
-                write_traces(self._traces, self._log_path.with_name("traces.parquet"))
-        except (OSError, DataError) as error:
-            _logger.error("the log cannot be written, answering goes on (%s)", error)
-
-
-def _new_log(path: Path) -> Path:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("", encoding="utf-8")
-        path.with_name("traces.parquet").unlink(missing_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be written ({error.strerror}). Choose another log_path."
-        ) from error
-    return path
 
 
 def _text(value) -> str:
@@ -218,8 +157,8 @@ def _text(value) -> str:
     return "" if value is None else str(value).encode(errors="replace").decode()
 
 
-def _row(record: _Record):
+def _row(line: Line):
     import polars as pl
 
-    row = {"id": [record.id], "answer": [record.answer]}
+    row = {"id": [line.id], "answer": [line.answer]}
     return pl.DataFrame(row, schema={"id": pl.String, "answer": pl.Int64})

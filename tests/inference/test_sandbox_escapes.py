@@ -554,3 +554,18 @@ def test_contained_where_the_system_offers_less(system, tmp_path):
     (report,) = re.findall("in use: (.*?)\\. Missing: (.*?)\\. The code", done.stdout)
     assert not missing & set(report[0].split(", "))
     assert missing == {wall for wall in ("namespaces", "own user", "landlock") if wall in report[1]}
+
+
+@pytest.mark.slow
+def test_nothing_runs_where_calls_cannot_be_filtered():
+    done = subprocess.run(
+        [sys.executable, "-c", "from fastmath_kit.inference.sandbox import Sandbox; Sandbox()"],
+        cwd=Path(__file__).parents[2],
+        preexec_fn=lambda: lessen(set(range(41)), ("seccomp",)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "EngineError: the sandbox cannot start: code cannot be confined" in done.stderr
+    assert "seccomp: Operation not permitted" in done.stderr
