@@ -95,7 +95,7 @@ def test_bad_input_is_one_line_and_exits_with_2(tmp_path, problems, message):
         ([*QUANTIZE, "--calibration", "traces.csv"], "no/model: no such model folder"),
         ([*REHEARSE, "aimo4"], "unknown competition 'aimo4'. Did you mean 'aimo"),
         ([*REHEARSE, "aimo3"], "no/model: no such model folder"),
-        ([*REHEARSE, "aimo3", "--set", "TOP=1"], "unknown parameter 'TOP'. Did you mean 'TOP_P'?"),
+        ([*REHEARSE, "aimo3", "--set", "STOP=1"], "parameter 'STOP'. Did you mean 'STOP_AT'?"),
     ],
 )
 def test_wrong_files_and_names_leave_nothing_behind(tmp_path, arguments, message):

@@ -1,6 +1,6 @@
 r"""Where a completion may end besides `STOP`: conditions on what it has written so far.
 
-    Sampling(max_tokens=512, ends_at_stop=False, until=BOX_AFTER_REASONING)
+    Sampling(max_tokens=512, **stop_at("box"))
 
 An engine asks a condition only when a new piece of text holds one of its trigger characters.
 """
@@ -8,6 +8,7 @@ An engine asks a condition only when a new piece of text holds one of its trigge
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fastmath_kit.errors import ConfigError, unknown_name
 from fastmath_kit.problems.answers import extract_answer
 
 
@@ -43,3 +44,21 @@ def _has_box_after_reasoning(text: str) -> bool:
 
 
 BOX_AFTER_REASONING = Until("}", _has_box_after_reasoning)
+_STOPS: dict[str, dict] = {
+    "reasoning": {"ends_at_stop": True, "until": None},
+    "box": {"ends_at_stop": False, "until": BOX_AFTER_REASONING},
+}
+
+
+def stop_at(place: str) -> dict:
+    """Returns `Sampling`'s fields that end a completion at a place.
+
+    Args:
+        place: `reasoning`, at `STOP`; `box`, at the first complete box after it.
+
+    Raises:
+        ConfigError: there is no such place.
+    """
+    if place not in _STOPS:
+        raise ConfigError(unknown_name("place to stop", place, _STOPS))
+    return _STOPS[place]

@@ -10,7 +10,7 @@ from fastmath_kit.errors import CheckpointError, ConfigError
 from fastmath_kit.inference.protocol import Engine, Update
 from fastmath_kit.inference.sandbox import Sandbox
 from fastmath_kit.inference.solve import solve
-from fastmath_kit.inference.stops import BOX_AFTER_REASONING, Until, either
+from fastmath_kit.inference.stops import BOX_AFTER_REASONING, Until, either, stop_at
 from fastmath_kit.inference.tools import PythonTool
 from fastmath_kit.problems.prompts import PYTHON_PROMPT
 from fastmath_kit.problems.records import Problem
@@ -205,4 +205,7 @@ def test_a_completion_may_end_at_the_first_box_after_its_reasoning():
     assert lengths == [len(whole)]
     both = either(BOX_AFTER_REASONING, Until("`", lambda text: text.endswith("```")))
     assert both.ends("`", lambda: "```python\n1\n```") and both.ends("}", lambda: whole)
+    assert stop_at("box")["until"] is BOX_AFTER_REASONING and stop_at("reasoning")["ends_at_stop"]
+    with pytest.raises(ConfigError, match="Did you mean 'box'"):
+        stop_at("boxes")
     assert either(None, None) is None and either(None, both) is both
