@@ -6,6 +6,7 @@ engine was given, and what `predict` launches.
 
 import random
 import time
+from collections import defaultdict
 
 import polars as pl
 import pytest
@@ -158,30 +159,31 @@ def test_evaluation_samples_from_the_same_prompt_to_the_same_end(
     tokenizer, expected, tiny_model, grpo_trainer, monkeypatch
 ):
     with VLLMEngine(tiny_model, in_process=True) as engine:
-        added, outputs = [], {}
-        launch, update = engine._add, engine._update
+        added, prompts, written = [], {}, defaultdict(list)
+        launch, grow = engine._add, engine._grow
 
         def record_add(request_id, ids, sampling, core):
             added.append(ids)
             launch(request_id, ids, sampling, core)
 
-        def record_update(output):
-            outputs[output.request_id] = output
-            return update(output)
+        def record_grow(output, core):
+            prompts[output.request_id] = output.prompt_token_ids
+            written[output.request_id] += output.outputs[0].token_ids
+            grow(output, core)
 
         monkeypatch.setattr(engine, "_add", record_add)
-        monkeypatch.setattr(engine, "_update", record_update)
+        monkeypatch.setattr(engine, "_grow", record_grow)
         traces = sample_traces(PROBLEMS, engine, k=8, sampling=Sampling(max_tokens=200, seed=0))
         assert engine.tokenizer.get_vocab() == tokenizer.get_vocab()
 
     per_trace = [expected[statement] for statement in STATEMENTS for _ in range(8)]
     assert added == per_trace
-    sampled = [outputs[name] for name in sorted(outputs, key=lambda name: int(name.split("-")[1]))]
-    assert [output.prompt_token_ids for output in sampled] == per_trace  # vLLM adds nothing
+    launched = sorted(written, key=lambda name: int(name.split("-")[1]))
+    assert [prompts[name] for name in launched] == per_trace  # vLLM adds nothing
     ends = set(grpo_trainer.generation_config.eos_token_id)
     endings = set()
-    for trace, output in zip(traces, sampled, strict=True):
-        ids = list(output.outputs[0].token_ids)
+    for trace, name in zip(traces, launched, strict=True):
+        ids = written[name]
         assert len(ids) == trace.completion_tokens
         assert not ends & set(ids[:-1])
         if trace.finish_reason == "stop":

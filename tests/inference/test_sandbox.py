@@ -271,11 +271,11 @@ def test_limits_must_be_positive(field):
 def test_files_live_as_long_as_the_process(sandbox, session):
     if not sandbox.isolation.has_scratch:
         pytest.skip("no scratch folder on this system")
-    prints(session, "with open('/tmp/a.txt', 'w') as file: file.write('kept')")
-    assert prints(session, "open('a.txt').read()") == "'kept'\n"
+    prints(session, "with open('a.txt', 'w') as file: file.write('kept')")
+    assert prints(session, "open('/scratch/a.txt').read()") == "'kept'\n"
     prints(session, "import tempfile; tempfile.NamedTemporaryFile('w').write('x')")
     with sandbox.session() as other:
-        assert "FileNotFoundError" in other.run("open('/tmp/a.txt')", ENOUGH_S).error
+        assert "FileNotFoundError" in other.run("open('/scratch/a.txt')", ENOUGH_S).error
 
 
 def test_every_wall_is_either_used_or_missing_with_a_reason(sandbox):
