@@ -1,12 +1,12 @@
 """Measures what `solve` costs beside vLLM's own `LLM.generate`, and how fast it lets go.
 
-    python tests/bench/bench_solve.py                     # the random miniature, vLLM in process
-    python tests/bench/bench_solve.py --own-processes     # as on Kaggle
+    python tests/bench/bench_solve.py                     # the miniature with random weights
     python tests/bench/bench_solve.py --model FOLDER --max-tokens 400
 
 Both engines stay loaded in a process each and take turns, so that a noisy machine is noisy for
-both. The miniature's step takes a few milliseconds: what `solve` adds to a step weighs more than
-with any larger model. Prints a table and, last, one JSON line.
+both; vLLM runs in these processes, as its own would poll while they wait. The miniature's step
+takes a few milliseconds: what `solve` adds to a step weighs more than with any larger model. Prints
+a table and, last, one JSON line.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import multiprocessing
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from fastmath_kit.budget.policy import Decision, Rule
@@ -22,6 +23,7 @@ from fastmath_kit.inference.engine import VLLMEngine
 from fastmath_kit.inference.environment import starting_environment
 from fastmath_kit.inference.protocol import Sampling
 from fastmath_kit.inference.solve import solve
+from fastmath_kit.inference.stops import Until
 from fastmath_kit.problems.prompts import prompt_ids
 from fastmath_kit.problems.records import Problem
 from fastmath_kit.tiny import write_model
@@ -34,7 +36,7 @@ def main() -> None:
     args = arguments()
     with tempfile.TemporaryDirectory() as folder:
         model = args.model or write_model(Path(folder) / "model", seed=0)
-        setting = (str(model), not args.own_processes, args.max_tokens)
+        setting = (str(model), args.max_tokens)
         with Turn(generate, setting) as baseline, Turn(solve_whole, setting) as ours:
             rounds = [(baseline.take(), ours.take()) for _ in range(args.rounds + 1)][1:]
         with Turn(let_go, setting) as turn:
@@ -42,7 +44,6 @@ def main() -> None:
     speeds = [(tokens / seconds, own / own_s) for (tokens, seconds), (own, own_s) in rounds]
     ratios = [ours / baseline for baseline, ours in speeds]
     result = {
-        "own_processes": args.own_processes,
         "rounds": args.rounds,
         "generate_tokens_per_s": round(statistics.median(speed for speed, _ in speeds)),
         "solve_tokens_per_s": round(statistics.median(speed for _, speed in speeds)),
@@ -83,9 +84,9 @@ class Turn:
         return self._pipe.recv()
 
 
-def generate(pipe, model: str, in_process: bool, max_tokens: int) -> None:
+def generate(pipe, model: str, max_tokens: int) -> None:
     """Sends tokens and seconds of `LLM.generate` for each round."""
-    with starting_environment(in_process=in_process):
+    with starting_environment(in_process=True):
         from vllm import LLM, SamplingParams
         from vllm.inputs import tokens_input
 
@@ -99,13 +100,13 @@ def generate(pipe, model: str, in_process: bool, max_tokens: int) -> None:
         pipe.send((sum(len(output.outputs[0].token_ids) for output in outputs), seconds))
 
 
-def solve_whole(pipe, model: str, in_process: bool, max_tokens: int) -> None:
+def solve_whole(pipe, model: str, max_tokens: int) -> None:
     """Sends tokens and seconds of `solve` without an early stop for each round."""
     rule = Rule(
         num_traces=NUM_TRACES, stop_votes=NUM_TRACES + 1, max_tokens=max_tokens, timeout_s=600.0
     )
     sampling = Sampling(max_tokens=max_tokens, temperature=0.0, ends_at_stop=False)
-    with VLLMEngine(model, in_process=in_process) as engine:
+    with VLLMEngine(model, in_process=True) as engine:
         while pipe.recv():
             solution = solve(PROBLEM, engine, rule, sampling=sampling, legal=lambda answer: None)
             assert solution.stop_reason == "finished", solution.stop_reason
@@ -113,10 +114,10 @@ def solve_whole(pipe, model: str, in_process: bool, max_tokens: int) -> None:
             pipe.send((tokens, solution.seconds))
 
 
-def let_go(pipe, model: str, in_process: bool, max_tokens: int) -> None:
+def let_go(pipe, model: str, max_tokens: int) -> None:
     """Sends how fast aborted traces free the engine and what they wrote after the decision."""
     sampling = Sampling(max_tokens=max_tokens, temperature=0.0, ends_at_stop=False)
-    with VLLMEngine(model, in_process=in_process) as engine:
+    with VLLMEngine(model, in_process=True) as engine:
         while pipe.recv():
             pipe.send(free(engine, sampling) | {"wasted": waste(engine, max_tokens, sampling)})
 
@@ -143,7 +144,12 @@ def free(engine: VLLMEngine, sampling: Sampling) -> dict[str, float]:
 
 
 def waste(engine: VLLMEngine, max_tokens: int, sampling: Sampling) -> float:
-    """Returns the share of all tokens that were written after a decision halfway."""
+    """Returns the share of all tokens that were written after a decision halfway.
+
+    With a condition on the text, here one that never holds, the engine tells every token, so that
+    none written before the decision is counted.
+    """
+    sampling = replace(sampling, until=Until("0123456789\n", lambda text: False))
 
     def stop(state):
         half = sum(state.live_tokens) > NUM_TRACES * max_tokens / 2
@@ -164,8 +170,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="model folder; the miniature with random weights if none")
     parser.add_argument("--max-tokens", type=int, default=400)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--own-processes", action="store_true")
+    parser.add_argument("--rounds", type=int, default=21)
     return parser.parse_args()
 
 
