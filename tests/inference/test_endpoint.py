@@ -25,6 +25,8 @@ from fastmath_kit.inference.stops import BOX_AFTER_REASONING
 from fastmath_kit.problems.prompts import STOP, prompt_ids
 from fastmath_kit.problems.records import Problem, read_traces
 
+pytestmark = pytest.mark.slow  # with the start of transformers, half a minute of waiting
+
 IDS = [5, 6, 7]
 SAMPLING = Sampling(max_tokens=100)
 GONE = (ConnectionError, asyncio.CancelledError)
