@@ -92,6 +92,8 @@ class Batch:
 
     def launch(self, problem: Problem, num_traces: int, sampling: Sampling) -> None:
         """Starts that many further samples of a problem."""
+        if not num_traces:
+            return
         python = None if self._tool is None else self._tool.style
         ids = prompt_ids(self._engine.tokenizer, problem.statement, python)
         first = self._num_samples[problem.id]
@@ -114,8 +116,7 @@ class Batch:
                 raise DataError(f"problem {problem.id}: {error}") from error
             self._launched.append(launched)
             self._num_samples[problem.id] += 1
-        if num_traces:
-            self._tell({"event": "launch", "problem_id": problem.id, "num_traces": num_traces})
+        self._tell({"event": "launch", "problem_id": problem.id, "num_traces": num_traces})
 
     def poll(self, timeout_s: float) -> list[Trace]:
         """Returns the traces that finished, waiting at most `timeout_s` for any news."""

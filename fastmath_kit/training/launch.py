@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fastmath_kit.errors import CheckpointError, ConfigError
-from fastmath_kit.problems.files import DiskFullGuard
 from fastmath_kit.problems.records import read_problems
 from fastmath_kit.training.data import read_sft_rows
 from fastmath_kit.training.presets import load_preset
@@ -17,7 +16,7 @@ from fastmath_kit.training.runs import (
     OnProgress,
     check_output_folder,
     is_finished,
-    remove_unfinished,
+    run_trainer,
 )
 
 
@@ -78,18 +77,4 @@ def train(
         steps = int(checkpoint.rpartition("-")[2])
         return {"checkpoint": checkpoint, "steps": steps, "seconds": 0.0}
     trainer = build(values, rows, model=model, out=out, on_progress=on_progress)
-    return _run(trainer, out, checkpoint)
-
-
-def _run(trainer, out: str | Path, checkpoint: str | None) -> dict[str, str | float]:
-    """Trains to the end and returns what `train` does."""
-    try:
-        with DiskFullGuard(out):  # before the half-written checkpoint is removed
-            done = trainer.train(resume_from_checkpoint=checkpoint)
-    finally:
-        remove_unfinished(out)
-    return {
-        "checkpoint": str(Path(out) / f"checkpoint-{trainer.state.global_step}"),
-        "steps": done.global_step,
-        "seconds": round(done.metrics["train_runtime"], 1),
-    }
+    return run_trainer(trainer, out, checkpoint)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from fastmath_kit.errors import CheckpointError, ConfigError
 from fastmath_kit.inference.model_folder import load_tokenizer, read_config
-from fastmath_kit.problems.files import DiskFullGuard, atomic_path
+from fastmath_kit.problems.files import atomic_path
 from fastmath_kit.training.length_encoder import (
     LOG_SD_RANGE,
     LengthConfig,
@@ -38,7 +38,7 @@ from fastmath_kit.training.runs import (
     OnProgress,
     check_output_folder,
     is_finished,
-    remove_unfinished,
+    run_trainer,
 )
 from fastmath_kit.training.sft import pick_fields
 
@@ -144,13 +144,8 @@ def train_length(
     checkpoint, seconds = check_output_folder(out, resume=resume), 0.0
     if not (checkpoint and is_finished(checkpoint, values)):
         trainer = build_length(values, train, model=model, out=out, on_progress=on_progress)
-        try:
-            with DiskFullGuard(out):  # before the half-written checkpoint is removed
-                done = trainer.train(resume_from_checkpoint=checkpoint)
-        finally:
-            remove_unfinished(out)
-        checkpoint = str(Path(out) / f"checkpoint-{trainer.state.global_step}")
-        seconds = round(done.metrics["train_runtime"], 1)
+        done = run_trainer(trainer, out, checkpoint)
+        checkpoint, seconds = done["checkpoint"], done["seconds"]
     return {
         "checkpoint": checkpoint,
         "steps": int(checkpoint.rpartition("-")[2]),

