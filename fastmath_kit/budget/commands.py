@@ -50,7 +50,6 @@ def fit(
     return {
         "policy": str(out),
         "num_problems": len(pool),
-        "plenty_s": policy.plenty_s,
         "menu": [
             {"seconds": rule.seconds, "solved": rule.solved, "num_traces": rule.num_traces}
             for rule in policy.menu

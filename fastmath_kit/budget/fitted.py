@@ -8,7 +8,9 @@ Each entry of the menu is a number of traces and how long to wait for more votes
 0, 1, 2, … of them; `fitting.fit_policy` chose them so that no other mix of rules solves more in the
 same mean time. Before every problem the time left is divided by the problems left and by how much
 more than planned the problems so far took; for that share and that many problems left `pricing`
-found which entry is best. Where time is plentiful the last one decides. The file is plain JSON.
+found which entry is best. Its waits are scaled by the engine's drift, and half as much by the rest
+of what is over plan: longer traces are worth waiting for, harder problems are not. The file is
+plain JSON.
 """
 
 import bisect
@@ -26,7 +28,7 @@ from fastmath_kit.errors import ConfigError, DataError
 from fastmath_kit.problems.files import atomic_path, read_text
 
 KIND = "fastmath budget policy"
-VERSION = 2
+VERSION = 3
 _NEVER = 1_000_000  # more votes than any problem gets
 _PRIOR_PROBLEMS = 10  # that went as planned, before any did
 _log = logging.getLogger(__name__)
@@ -90,17 +92,13 @@ class FittedPolicy:
     """Chooses from a menu by the time left and the problems left.
 
     Attributes:
-        menu: By ascending seconds and share solved; up to the last but one, the slope (what a
-            second buys) descends.
-        plenty_s: From this many seconds a problem the last entry decides; None leaves it to
-            `from_s`.
+        menu: By ascending seconds and share solved.
         max_tokens: Longest trace.
         model: The engine the menu was fitted for.
         reserve_s: Seconds before the deadline that no problem may use.
     """
 
     menu: tuple[MenuRule, ...]
-    plenty_s: float | None
     max_tokens: int
     model: StepTime
     reserve_s: float = 0.0
@@ -109,8 +107,8 @@ class FittedPolicy:
         seconds = [rule.seconds for rule in self.menu]
         if not seconds or seconds[0] <= 0 or seconds != sorted(set(seconds)):
             raise ConfigError(f"a menu needs rules by ascending seconds, got {seconds}.")
-        if self.max_tokens < 1 or not (self.plenty_s is None or self.plenty_s > 0):
-            raise ConfigError("max_tokens and plenty_s of a fitted policy must be positive.")
+        if self.max_tokens < 1:
+            raise ConfigError(f"max_tokens must be positive, got {self.max_tokens}.")
 
     def __call__(self, state: RunState) -> Rule:
         """Returns the rule of the next problem; its `timeout_s` is 0 when no time is left."""
@@ -121,7 +119,8 @@ class FittedPolicy:
         ratio = _over_plan(state, share_s)
         row = self._choose(share_s / ratio, num_left)
         entry = self.menu[row]
-        patience_s = tuple(seconds * state.kappa for seconds in entry.patience_s)
+        longer = math.sqrt(state.kappa * ratio)
+        patience_s = tuple(seconds * longer for seconds in entry.patience_s)
         return Rule(
             num_traces=entry.num_traces,
             stop_votes=_NEVER,
@@ -135,13 +134,9 @@ class FittedPolicy:
 
     def _choose(self, share_s: float, num_left: int) -> int:
         """Returns the row of the last entry that is worth its time."""
-        last = len(self.menu) - 1
-        if self.plenty_s is not None and share_s >= self.plenty_s:
-            return last
         column = bisect.bisect_right(NUM_LEFT, num_left) - 1
-        return max(
-            (row for row in range(last + 1) if self.menu[row].from_s[column] <= share_s), default=0
-        )
+        rows = [row for row, rule in enumerate(self.menu) if rule.from_s[column] <= share_s]
+        return rows[-1] if rows else 0
 
 
 def _over_plan(state: RunState, share_s: float) -> float:

@@ -6,7 +6,8 @@
 A rule only cuts a problem short, so a problem is simulated once to its end and every rule is read
 off that timeline. Of a coarse family of rules (so many traces, a first waiting time, by what factor
 each vote shortens it, and how many votes decide at once) the menu is the concave hull of share
-solved over mean seconds; `pricing` says when each of its rules is the best.
+solved over mean seconds, up to four equal votes of eight traces without a time limit; above it a
+ladder of more traces and more votes spends spare time. `pricing` says when each rule is the best.
 
 Some fifteen problems are too few to believe in detail. Three things keep the fit coarse: each draw
 is stretched at random, the family has four parameters, and whether a leader is right is partly what
@@ -21,7 +22,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fastmath_kit.budget.fitted import FittedPolicy, MenuRule
-from fastmath_kit.budget.pricing import NUM_LEFT, least_shares
+from fastmath_kit.budget.pricing import least_shares
 from fastmath_kit.budget.replay import Recorded, shuffled
 from fastmath_kit.budget.simulated import SimulatedEngine
 from fastmath_kit.budget.throughput import StepTime
@@ -29,16 +30,17 @@ from fastmath_kit.budget.weather import FAIR
 from fastmath_kit.errors import DataError
 
 NUM_TRACES = (4, 8, 16)  # on the menu, if as many were recorded
-_MOST_VOTES = 5  # a leader with as many decides at once
+_MOST_VOTES = 6  # a leader's votes beyond these make no difference
+_QUICK_VOTES = 5  # a leader with as many decides at once, under a rule of the family
 _SHORTER = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.08)  # what a vote leaves of the waiting time
 _WAITS = 1.3 ** np.arange(-10.0, 14.0)  # first waiting times over the median time of an event
 _MOST_RULES = 12  # on a menu; more of them differ by less than is known
-_PATIENT = (8, 4)  # traces, and votes that decide without a time limit: the safe rule
+_LADDER = ((8, 4), (16, 6))  # traces, and votes that decide without a time limit
 _PATIENT_S = 1e6  # longer than any notebook
-_PLENTY = 1.5  # times the mean time of the menu's last rule: from there on time is plentiful
-_STRETCH = 0.8  # standard deviation of the logarithm of a draw's random factor, whose mean is 1
+_STEP = 0.01  # a rung of the ladder is taken to solve at least so much more than the one below
+_SPARE = 1.4  # times the seconds at which a second rung is worth it: lengths are not known well
+_STRETCH = 0.65  # standard deviation of the logarithm of a draw's random factor, whose mean is 1
 _PRIOR_WEIGHT = 0.2  # of what votes say in general
-_TRUSTED, _NOISE = 0.9, 0.1  # the menu's top is trusted if it solves so many, and none less often
 _PRIOR_WRONG = (0.35, 0.5)  # P(wrong) = 0.35 x 0.5 ^ (lead in votes)
 
 
@@ -82,8 +84,6 @@ def simulate_timelines(
     max_tokens: int,
     num_draws: int,
     seed: int,
-    stretch: float = _STRETCH,
-    prior_weight: float = _PRIOR_WEIGHT,
 ) -> Timelines:
     """Returns `num_draws` timelines of every problem.
 
@@ -94,8 +94,6 @@ def simulate_timelines(
         max_tokens: Longest trace.
         num_draws: Draws a problem.
         seed: Fixes the draws; the same for every `num_traces`.
-        stretch: Standard deviation of the logarithm of a draw's length factor.
-        prior_weight: Share of the general chance that a leader is right in `right`.
     """
     shape = (len(problems) * num_draws, num_traces + 1)
     seconds = np.full((shape[0], num_traces + 2), np.inf)
@@ -104,7 +102,7 @@ def simulate_timelines(
     for row in range(shape[0]):
         rng = random.Random(f"{seed}/{row}")
         draw = shuffled(problems[row % len(problems)], rng)
-        factor = math.exp(rng.gauss(-(stretch**2) / 2, stretch))
+        factor = math.exp(rng.gauss(-(_STRETCH**2) / 2, _STRETCH))
         tokens = tuple(length * factor for length in draw.tokens)
         engine = SimulatedEngine(tokens, draw.answers, model, max_tokens)
         engine.launch(num_traces)
@@ -118,7 +116,7 @@ def simulate_timelines(
             if engine.leader_votes:
                 general = 1 - _PRIOR_WRONG[0] * _PRIOR_WRONG[1] ** lead
                 seen = float(engine.leader in draw.right)
-                right[row, event] = (1 - prior_weight) * seen + prior_weight * general
+                right[row, event] = (1 - _PRIOR_WEIGHT) * seen + _PRIOR_WEIGHT * general
             final[row, event] = not engine.num_live or lead > engine.num_live
     return Timelines(num_traces=num_traces, seconds=seconds, votes=votes, right=right, final=final)
 
@@ -151,17 +149,15 @@ def fit_policy(
         )
         for num in _counts(problems)
     }
-    menu, line = _hull(_family(timelines)), timelines[min(_PATIENT[0], max(timelines))]
-    patient = _rule(line, _patience_s(_PATIENT_S, 1.0, _PATIENT[1]))
-    seconds = _plain_seconds(patient, menu[-1], problems, model, max_tokens, num_draws)
-    top, plenty_s = menu[-1], _PLENTY * seconds[-1]
-    menu = _thinned(_hull([*(rule for rule in menu if rule.solved < patient.solved), patient]))
-    outcomes = [timelines[rule.num_traces].leave(np.array(rule.patience_s)) for rule in menu]
+    lowest, *higher = _ladder(timelines)
+    quicker = [rule for rule in _family(timelines) if rule.solved < lowest.solved]
+    menu = [*_thinned(_hull([*quicker, lowest])), *higher]
+    outcomes = [_outcome(rule, timelines[rule.num_traces]) for rule in menu]
     shares = least_shares(outcomes, overhead_s=model.overhead_s)
-    menu = [replace(rule, from_s=row) for rule, row in zip(menu, shares, strict=True)]
-    if len(seconds) > 1:
-        menu.append(replace(top, from_s=(plenty_s,) * len(NUM_LEFT)))
-    return FittedPolicy(menu=tuple(menu), plenty_s=plenty_s, max_tokens=max_tokens, model=model)
+    for row in range(len(menu)):
+        times = _SPARE if menu[row] in higher else 1.0
+        menu[row] = replace(menu[row], from_s=tuple(times * share_s for share_s in shares[row]))
+    return FittedPolicy(menu=tuple(menu), max_tokens=max_tokens, model=model)
 
 
 def _counts(problems: Sequence[Recorded]) -> list[int]:
@@ -170,13 +166,36 @@ def _counts(problems: Sequence[Recorded]) -> list[int]:
     return sorted({min(num, fewest) for num in NUM_TRACES})
 
 
+def _ladder(timelines: Mapping[int, Timelines]) -> list[MenuRule]:
+    """Returns the rules without a time limit, each slower and solving more than the one before.
+
+    That more votes solve more is known in general, better than from some fifteen problems: each is
+    taken to solve at least `_STEP` more, whatever the draws say.
+    """
+    ladder: list[MenuRule] = []
+    for num_traces, stop_votes in _LADDER:
+        line = timelines[min(num_traces, max(timelines))]
+        rule = _rule(line, _patience_s(_PATIENT_S, 1.0, stop_votes))
+        if not ladder:
+            ladder = [rule]
+        elif rule.seconds > ladder[-1].seconds:
+            ladder.append(replace(rule, solved=max(rule.solved, ladder[-1].solved + _STEP)))
+    return ladder
+
+
+def _outcome(rule: MenuRule, line: Timelines) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the draws' seconds and share solved, moved to what the rule is taken to solve."""
+    seconds_D, right_D = line.leave(np.array(rule.patience_s))
+    return seconds_D, right_D + rule.solved - right_D.mean()
+
+
 def _family(timelines: Mapping[int, Timelines]) -> list[MenuRule]:
     """Returns the rules of the family that take any time."""
     seconds = np.concatenate([line.seconds.ravel() for line in timelines.values()])
     waits_s = _WAITS * float(np.median(seconds[(seconds > 0) & np.isfinite(seconds)]))
     rules = []
     for num_traces, line in timelines.items():
-        for stop_votes in range(1, min(_MOST_VOTES, num_traces) + 1):
+        for stop_votes in range(1, min(_QUICK_VOTES, num_traces) + 1):
             for shorter in _SHORTER if stop_votes > 1 else (1.0,):
                 for wait_s in waits_s:
                     rules.append(_rule(line, _patience_s(wait_s, shorter, stop_votes)))
@@ -224,27 +243,3 @@ def _slope(low: Sequence[MenuRule], high: MenuRule) -> float:
     """Returns what a second buys from the lower rule on, from doing nothing without one."""
     seconds, solved = (low[0].seconds, low[0].solved) if low else (0.0, 0.0)
     return (high.solved - solved) / (high.seconds - seconds)
-
-
-def _plain_seconds(
-    patient: MenuRule,
-    top: MenuRule,
-    problems: Sequence[Recorded],
-    model: StepTime,
-    max_tokens: int,
-    num_draws: int,
-) -> list[float]:
-    """Returns the mean seconds of the patient rule and, if it can be trusted, of the menu's top.
-
-    Without jitter and on other draws. The top can be trusted if it takes longer, solves most
-    problems and none less often than the patient rule does.
-    """
-    plain = {"num_draws": num_draws, "seed": 1, "stretch": 0.0, "prior_weight": 0.0}
-    solved, seconds = [], []
-    for rule in (patient, top):
-        line = simulate_timelines(problems, model, rule.num_traces, max_tokens=max_tokens, **plain)
-        seconds_D, right_D = line.leave(np.array(rule.patience_s))
-        seconds.append(float(seconds_D.mean()))
-        solved.append(right_D.reshape(num_draws, len(problems)).mean(axis=0))
-    is_trusted = solved[1].mean() >= _TRUSTED and (solved[1] >= solved[0] - _NOISE).all()
-    return seconds if is_trusted and top.seconds > patient.seconds else seconds[:1]

@@ -7,6 +7,7 @@ It is pure: `kaggle.clock` reads the real clock and `budget.replay` a simulated 
 
 from fastmath_kit.budget.policy import RunState
 
+LEAST_S = 0.5  # less than this is no time to solve anything
 _FLOOR = 0.2  # of an equal share of all the time: what every problem to come keeps
 
 

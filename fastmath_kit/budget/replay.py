@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from fastmath_kit.budget.guard import guard_s
+from fastmath_kit.budget.guard import LEAST_S, guard_s
 from fastmath_kit.budget.policy import Decision, Rule, RunState
 from fastmath_kit.budget.simulated import SimulatedEngine
 from fastmath_kit.budget.throughput import Drift, StepTime
@@ -26,7 +26,6 @@ from fastmath_kit.errors import DataError
 from fastmath_kit.problems.answers import Answer, same_answer
 from fastmath_kit.problems.records import Trace
 
-LEAST_S = 0.5  # less than this is no time to solve anything
 _GO_ON = Decision()
 
 

@@ -18,13 +18,14 @@ from typing import Any
 
 from fastmath_kit.budget.baselines import public_policies
 from fastmath_kit.budget.policy import Rule, RunState
-from fastmath_kit.budget.replay import Outcome, Recorded, draw_run, play_run
+from fastmath_kit.budget.replay import Outcome, Recorded, draw_run, play, play_run
 from fastmath_kit.budget.throughput import StepTime
 from fastmath_kit.problems.files import atomic_path
 
 Policy = Callable[[RunState], Rule]
-ORACLE = "oracle"
+NO_CLOCK, ORACLE = "no clock", "oracle"  # bounds, not policies
 _ORACLE_TRACES = 17  # the most that a policy here launches
+_NO_CLOCK_TRACES = 16
 
 
 def oracle_solved(draws: Sequence[Recorded], model: StepTime, deadline_s: float) -> int:
@@ -42,6 +43,17 @@ def oracle_solved(draws: Sequence[Recorded], model: StepTime, deadline_s: float)
         left_s = deadline_s - model.overhead_s * place + 1e-6  # as late as `is_late` lets one be
         most = max(most, bisect.bisect_right(list(itertools.accumulate(quickest)), left_s))
     return most
+
+
+def no_clock_solved(draws: Sequence[Recorded], model: StepTime) -> int:
+    """Returns how many problems a vote of 16 traces solves, or of all, however long they take."""
+    outcomes = []
+    for draw in draws:
+        num_traces = min(_NO_CLOCK_TRACES, len(draw.tokens))
+        longest = math.ceil(max(draw.tokens))
+        never = Rule(num_traces=num_traces, stop_votes=99, max_tokens=longest, timeout_s=math.inf)
+        outcomes.append(play(draw, never, model=model))
+    return sum(outcome.right for outcome in outcomes)
 
 
 def _soonest_right_s(draw: Recorded, model: StepTime) -> float:
@@ -69,7 +81,7 @@ def compare(
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Replays the policies, every public rule and the oracle on the same runs.
+    """Replays the policies, every public rule and the bounds on the same runs.
 
     Args:
         pool: Recorded traces.
@@ -88,7 +100,7 @@ def compare(
     for done, seconds in enumerate(seconds_per_problem):
         longest = math.ceil(max(max(problem.tokens) for problem in pool))
         public = public_policies(seconds_per_problem=seconds, max_tokens=longest)
-        results = {name: Tally() for name in (*public, *policies, ORACLE)}
+        results = {name: Tally() for name in (*public, *policies, NO_CLOCK, ORACLE)}
         deadline_s = seconds * num_problems
         for run in range(num_runs):
             draws = draw_run(pool, num_problems, random.Random(f"{seed}/{run}"))
@@ -97,6 +109,7 @@ def compare(
                     draws, policy, model=model, deadline_s=deadline_s, num_problems=num_problems
                 )
                 results[name].add(outcomes, deadline_s)
+            results[NO_CLOCK].solved.append(no_clock_solved(draws, model))
             results[ORACLE].solved.append(oracle_solved(draws, model, deadline_s))
         rows.append(setting_row(seconds, results, public))
         if on_progress is not None:
@@ -144,10 +157,10 @@ def setting_row(
 
     Returns:
         `seconds_per_problem`, `best_public` (a name) and `policies`, rows of `name`, `is_public`,
-        `solved` (one number a run), `mean_solved`; paired, to the best public rule, `difference`,
-        `standard_error` (as if all runs were independent), `split_differences` and `split_error`
-        (the standard error of their mean; both None without splits), `gap_closed` (the share of the
-        oracle's lead); `time_used` (a share) and `violations`.
+        `is_bound`, `solved` (one number a run), `mean_solved`; paired, to the best public rule,
+        `difference`, `standard_error` (as if all runs were independent), `split_differences` and
+        `split_error` (the standard error of their mean; both None without splits), `gap_closed`
+        (the share of the oracle's lead); `time_used` (a share) and `violations`.
     """
     best = max(public, key=lambda name: statistics.fmean(results[name].solved))
     gap = statistics.fmean(results[ORACLE].solved) - statistics.fmean(results[best].solved)
@@ -162,6 +175,7 @@ def setting_row(
             {
                 "name": name,
                 "is_public": name in public,
+                "is_bound": name in (NO_CLOCK, ORACLE),
                 "solved": tally.solved,
                 "mean_solved": statistics.fmean(tally.solved),
                 "difference": difference,
@@ -218,7 +232,7 @@ def _cell(policy: Mapping[str, Any], best: str) -> str:
         text += f", {policy['violations']} late"
     if policy["name"] == best:
         return f"**{text}**"
-    if policy["is_public"] or policy["name"] == ORACLE:
+    if policy["is_public"] or policy["is_bound"]:
         return text
     error = policy["standard_error"] if policy["split_error"] is None else policy["split_error"]
     return f"{text} ({policy['difference']:+.2f} ± {error or 0:.2f})"

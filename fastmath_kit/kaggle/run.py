@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 
 from fastmath_kit.budget.fitted import FittedPolicy
+from fastmath_kit.budget.guard import LEAST_S
 from fastmath_kit.budget.policy import Rule, RunState
 from fastmath_kit.errors import EngineError
 from fastmath_kit.inference.protocol import Engine
@@ -25,7 +26,6 @@ from fastmath_kit.kaggle.pace import Pace, Span
 from fastmath_kit.kaggle.record import Line, LiveProblem, RunRecord
 from fastmath_kit.problems.records import Problem, Trace
 
-_LEAST_S = 0.5  # less than this is no time to solve anything
 _LATE_S = 0.05  # after its time-out a solver is not waited for any longer
 _NUM_TRIES = 2  # of a problem whose engine dies before anybody voted
 _log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class Run:
         end_s = time.monotonic() + self._clock.left_s(self._num_done)
         problem = Problem(id=line.id, statement=statement)
         for tries_left in reversed(range(_NUM_TRIES)):
-            if end_s - time.monotonic() < _LEAST_S:
+            if end_s - time.monotonic() < LEAST_S:
                 line.why = "no time is left"
                 return
             engine = self._engine(line, end_s)

@@ -182,7 +182,8 @@ def measure(
         fit_pool = [p for p in pool if p.problem_id in fitting]
         test_pool = [p for p in pool if p.problem_id in held_out]
         priors = make_priors(truth, fitting, labels, split, args)
-        policy = fit_policy(fit_pool, model)
+        longest = math.ceil(max(max(problem.tokens) for problem in pool))  # no trace is cut
+        policy = fit_policy(fit_pool, model, max_tokens=longest)
         for name, prior in priors.items():
             both = [(prior[i], truth[i]) for i in held_out]
             correlations[name].append(float(np.corrcoef(np.array(both).T)[0, 1]))
@@ -266,7 +267,7 @@ def fit_thirds(
     policies = []
     for low, high in itertools.pairwise(cuts):
         part = ranked[max(low - 1, 0) : high + 1]  # a neighbour more: thirds can be small
-        policies.append(replace(fit_policy(part, policy.model), plenty_s=policy.plenty_s))
+        policies.append(fit_policy(part, policy.model, max_tokens=policy.max_tokens))
     borders = [
         statistics.fmean(prior[ranked[row].problem_id] for row in (cut - 1, cut))
         for cut in cuts[1:3]

@@ -37,13 +37,13 @@ def policy():
 
 def test_a_menu_buys_less_and_less_for_more_time(policy):
     slopes, last = [], (0.0, 0.0)
-    for rule in policy.menu[:-1]:  # the last is for plenty of time
+    for rule in policy.menu[:-1]:  # the last is for spare time
         slopes.append((rule.solved - last[1]) / (rule.seconds - last[0]))
         last = rule.seconds, rule.solved
         assert list(rule.patience_s) == sorted(rule.patience_s, reverse=True)
     assert slopes == sorted(slopes, reverse=True)
     assert slopes[-1] > 0
-    assert policy.menu[-1].solved >= last[1]
+    assert policy.menu[-1].solved > last[1]
 
 
 def test_the_fit_is_repeatable(policy):
@@ -75,12 +75,20 @@ def test_where_overheads_alone_take_the_clock_some_are_solved(num_tokens):
     assert by_name["oracle"]["mean_solved"] >= by_name["fitted"]["mean_solved"] > 5
 
 
-def test_a_fit_that_cannot_be_trusted_ends_in_the_patient_rule():
-    """Where four votes of eight solve as much as anything, nothing dearer is on the menu."""
-    hopeless = [replace(problem, right=frozenset()) for problem in problems()[::2]]
-    policy = fit_policy([*problems()[1::2], *hopeless], MODEL, num_draws=4)
-    assert policy.plenty_s is not None
-    assert (policy.menu[-1].num_traces, policy.menu[-1].patience_s[4:]) == (8, (0.0, 0.0))
+def test_spare_time_buys_more_votes_even_where_none_of_them_helped(policy):
+    """Every answer right: four of eight solve them all, and yet spare time is not left unused."""
+    easy = fit_policy(problems()[::2], MODEL, num_draws=4)
+    for menu in (policy.menu, easy.menu):
+        patient, spare = menu[-2:]
+        assert (patient.num_traces, patient.patience_s[4:]) == (8, (0.0,) * 3)
+        assert (spare.num_traces, spare.patience_s[6:]) == (16, (0.0,))
+        assert min(spare.patience_s[:6]) > 1e5
+        assert min(spare.from_s) > spare.seconds > patient.seconds
+
+
+def test_a_rule_that_solves_nothing_leaves_the_patient_one():
+    hopeless = [replace(problem, right=frozenset()) for problem in problems()]
+    assert fit_policy(hopeless, MODEL, num_draws=4).menu[-2].num_traces == 8
 
 
 @pytest.mark.parametrize(("num_samples", "most"), [(2, 2), (7, 7), (8, 8), (20, 16)])

@@ -9,6 +9,7 @@ from fastmath_kit.budget.scoring import (
     Tally,
     compare,
     comparison_table,
+    no_clock_solved,
     oracle_solved,
     setting_row,
     write_comparison,
@@ -65,6 +66,16 @@ def test_no_public_rule_beats_the_oracle_even_on_the_shortest_clocks(seconds):
             assert sum(outcome.right for outcome in outcomes) <= bound
 
 
+@pytest.mark.parametrize(
+    ("answers", "solved"), [((1,), 1), ((2, 1, 1), 1), ((1, 2, 2), 0), ((1,) * 8 + (2,) * 20, 1)]
+)
+def test_without_a_clock_the_vote_of_at_most_sixteen_decides(answers, solved):
+    """The first to finish win a tie, as everywhere."""
+    tokens = tuple(float(10 + place) for place in range(len(answers)))
+    draw = Recorded(problem_id="p", tokens=tokens, answers=answers, right=frozenset({1}))
+    assert no_clock_solved([draw, HARD], UNIT) == solved
+
+
 def tally(*solved):
     result = Tally()
     result.solved = list(solved)
@@ -95,6 +106,7 @@ def test_a_comparison_is_written(tmp_path):
     report = write_comparison(rows, tmp_path)
     assert (tmp_path / "table.md").read_text() == comparison_table(rows)
     assert (tmp_path / "report.json").is_file()
+    assert "| no clock |" in comparison_table(rows)
     assert "| oracle |" in comparison_table(rows)
     for row in report["settings"]:
         best = next(p for p in row["policies"] if p["name"] == row["best_public"])

@@ -9,7 +9,12 @@ from fastmath_kit.display.budget_figures import budget_policies_figure, run_time
 def setting(seconds, *solved):
     names = ("equal", "clip", "fitted", "oracle")
     policies = [
-        {"name": name, "is_public": name in ("equal", "clip"), "mean_solved": value}
+        {
+            "name": name,
+            "is_public": name in ("equal", "clip"),
+            "is_bound": name == "oracle",
+            "mean_solved": value,
+        }
         for name, value in zip(names, solved, strict=True)
     ]
     return {"seconds_per_problem": seconds, "best_public": "clip", "policies": policies}

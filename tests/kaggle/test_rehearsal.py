@@ -94,7 +94,7 @@ def test_the_notebook_runs_as_kaggle_runs_it_and_is_graded(arguments):
 def test_the_kernel_runs_under_a_fitted_policy_and_says_what_it_decided_and_why(arguments):
     """Its engine is closed in the end: no process of vLLM dies with the kernel and cries."""
     rule = MenuRule(seconds=0.5, solved=0.5, num_traces=3, patience_s=(0.7, 0.1))
-    policy = FittedPolicy(menu=(rule,), plenty_s=None, max_tokens=64, model=HARDWARE["h100"])
+    policy = FittedPolicy(menu=(rule,), max_tokens=64, model=HARDWARE["h100"])
     path = arguments["out"].with_name("policy.json")
     write_policy(policy, path)
     parameters = {"MAX_MODEL_LEN": None, "POLICY": str(path), "DEADLINE_S": 600.0}

@@ -76,7 +76,7 @@ def test_the_policy_is_told_what_was_spent_and_expected(tmp_path):
 
 def fitted():
     rule = MenuRule(seconds=0.1, solved=0.5, num_traces=2, patience_s=(1.0, 1.0, 0.5))
-    return FittedPolicy(menu=(rule,), plenty_s=None, max_tokens=99, model=MODEL)
+    return FittedPolicy(menu=(rule,), max_tokens=99, model=MODEL)
 
 
 @pytest.mark.parametrize(("slower", "probe_factor"), [(1.0, 1.0), (3.0, 3.0), (3.0, 1.0)])
