@@ -21,10 +21,10 @@ from contextlib import ExitStack
 from typing import Self
 
 from fastmath_kit.errors import ConfigError, EngineError
-from fastmath_kit.inference.sandbox_filter import why_impossible
-from fastmath_kit.inference.sandbox_limits import Isolation, Limits, Output
-from fastmath_kit.inference.sandbox_pool import Pool
-from fastmath_kit.inference.sandbox_trace import Call
+from fastmath_kit.inference.isolation.limits import Isolation, Limits, Output
+from fastmath_kit.inference.isolation.pool import Pool
+from fastmath_kit.inference.isolation.seccomp import why_impossible
+from fastmath_kit.inference.isolation.trace import Call
 
 __all__ = ["Isolation", "Limits", "Output", "Sandbox", "Session"]
 

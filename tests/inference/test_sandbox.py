@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from fastmath_kit.errors import ConfigError, EngineError
-from fastmath_kit.inference import sandbox_process
+from fastmath_kit.inference.isolation import process
+from fastmath_kit.inference.isolation.seccomp import why_impossible
 from fastmath_kit.inference.sandbox import Isolation, Limits, Sandbox
-from fastmath_kit.inference.sandbox_filter import why_impossible
 
 pytestmark = pytest.mark.skipif(why_impossible() is not None, reason=str(why_impossible()))
 
@@ -416,6 +416,6 @@ def test_a_killed_keeper_takes_its_workers_along():
 
 
 def test_a_sandbox_that_cannot_start_says_why(monkeypatch):
-    monkeypatch.setattr(sandbox_process, "_WORKER", "fastmath_kit.not_there")
+    monkeypatch.setattr(process, "_WORKER", "fastmath_kit.not_there")
     with pytest.raises(EngineError, match=r"the sandbox cannot start: .*No module named"):
         Sandbox()

@@ -23,9 +23,9 @@ from pathlib import Path
 
 import pytest
 
+from fastmath_kit.inference.isolation.seccomp import why_impossible
+from fastmath_kit.inference.isolation.syscalls import NUMBERS, call
 from fastmath_kit.inference.sandbox import Limits, Sandbox
-from fastmath_kit.inference.sandbox_filter import why_impossible
-from fastmath_kit.inference.sandbox_syscalls import NUMBERS, call
 
 pytestmark = pytest.mark.skipif(why_impossible() is not None, reason=str(why_impossible()))
 

@@ -1,7 +1,7 @@
 """The parent's ends of the sandbox's processes; nothing waits, no word of a worker is trusted.
 
-`Keeper` is the process that forks (`inference.sandbox_worker`), `Worker` one confined process that
-belongs to a session. A worker that writes anything but one well-formed answer to a call is ended.
+`Keeper` is the process that forks (`inference.isolation.worker`), `Worker` one confined process
+that belongs to a session. A worker that writes anything but one well-formed answer is ended.
 """
 
 import itertools
@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
 
-from fastmath_kit.inference.sandbox_limits import Limits
+from fastmath_kit.inference.isolation.limits import Limits
 
 _numbers = itertools.count(1)  # of workers, also those of earlier keepers
-_WORKER = "fastmath_kit.inference.sandbox_worker"
+_WORKER = "fastmath_kit.inference.isolation.worker"
 _READ_BYTES = 65_536
 _MAX_ANSWER_BYTES = 16_384
 _MAX_ERROR_CHARS = 2_000

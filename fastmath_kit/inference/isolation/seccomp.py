@@ -17,7 +17,7 @@ import os
 import platform
 import struct
 
-from fastmath_kit.inference.sandbox_syscalls import NUMBERS, call
+from fastmath_kit.inference.isolation.syscalls import NUMBERS, call
 
 _COMPUTE = """
     read write close fstat poll lseek mmap mprotect munmap brk rt_sigaction rt_sigprocmask

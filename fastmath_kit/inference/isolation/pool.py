@@ -17,9 +17,9 @@ from contextlib import suppress
 from functools import partial
 
 from fastmath_kit.errors import EngineError
-from fastmath_kit.inference.sandbox_limits import Isolation, Limits
-from fastmath_kit.inference.sandbox_process import Keeper
-from fastmath_kit.inference.sandbox_trace import Call, Shared, Trace
+from fastmath_kit.inference.isolation.limits import Isolation, Limits
+from fastmath_kit.inference.isolation.process import Keeper
+from fastmath_kit.inference.isolation.trace import Call, Shared, Trace
 
 _log = logging.getLogger(__name__)
 

@@ -1,12 +1,12 @@
 """The process that forks a confined Python for each session: `python -m` this module.
 
-It loads and warms up sympy, puts up the walls (`inference.sandbox_isolation`), and then forks in
+It loads and warms up sympy, puts up the walls (`inference.isolation.walls`), and then forks in
 milliseconds what took seconds to load. It runs no code of a model itself, and a fork that cannot be
 confined runs none either.
 
 Standard input is a packet socket to the parent, each packet a JSON list. In: `["start", number]`
-with two file descriptors, the channel of `inference.sandbox_repl` and the pipe for what is printed;
-`["end", number]`. Out, once: `["ready", used, missing]` or `["refused", why]`; then
+with two file descriptors, the channel of `inference.isolation.repl` and the pipe for what it
+prints; `["end", number]`. Out, once: `["ready", used, missing]` or `["refused", why]`; then
 `["ended", number, exit_code, cpu_s]` for every process that was told to end.
 
 When the parent goes away, however it ends, so do all of these processes.
@@ -21,10 +21,10 @@ import socket
 import sys
 from contextlib import suppress
 
-from fastmath_kit.inference.sandbox_isolation import Jail, why_not
-from fastmath_kit.inference.sandbox_limits import Limits
-from fastmath_kit.inference.sandbox_repl import serve
-from fastmath_kit.inference.sandbox_warmup import warm_up
+from fastmath_kit.inference.isolation.limits import Limits
+from fastmath_kit.inference.isolation.repl import serve
+from fastmath_kit.inference.isolation.walls import Jail, why_not
+from fastmath_kit.inference.isolation.warmup import warm_up
 
 _LOOK_S, _REAP_S = 0.5, 0.003  # between two looks at the parent; at processes that are ending
 _PACKET_BYTES = 1_024

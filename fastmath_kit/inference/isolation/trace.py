@@ -1,7 +1,7 @@
 """One session as the pool's thread sees it: its calls in order, its worker, what that prints.
 
 A worker that is late, gone or out of line is dropped, and the next call gets a new one. Everything
-here runs in the thread of `inference.sandbox_pool` and never waits.
+here runs in the thread of `inference.isolation.pool` and never waits.
 """
 
 import math
@@ -13,8 +13,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from fastmath_kit.errors import EngineError
-from fastmath_kit.inference.sandbox_limits import Limits, Output
-from fastmath_kit.inference.sandbox_process import Keeper, Worker
+from fastmath_kit.inference.isolation.limits import Limits, Output
+from fastmath_kit.inference.isolation.process import Keeper, Worker
 
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 _MAX_CHAR_BYTES = 4

@@ -16,7 +16,7 @@ import stat
 import struct
 import sys
 
-from fastmath_kit.inference.sandbox_syscalls import call
+from fastmath_kit.inference.isolation.syscalls import call
 
 SCRATCH = "/scratch"  # also found as /tmp
 _MOUNT_POINT = "/tmp"  # any folder that exists

@@ -2,7 +2,7 @@
 
     call("unshare", NEW_NETWORK)  # raises OSError like any function of `os`
 
-`NUMBERS` also serves the filter of `inference.sandbox_filter`, which is made of call numbers.
+`NUMBERS` also serves the filter of `inference.isolation.seccomp`, which is made of call numbers.
 """
 
 import ctypes

@@ -1,7 +1,7 @@
 """What every sandboxed Python has loaded and used once before it is born.
 
 Loading takes seconds, a first `solve` some tenths of one; forks inherit both. Where code cannot
-open files (see `inference.sandbox_isolation`) these are also the only modules it has.
+open files (see `inference.isolation.walls`) these are also the only modules it has.
 """
 
 import gc

@@ -1,6 +1,6 @@
 """The walls around the code of a model: what this system has of them, and how they are put up.
 
-The seccomp filter (`inference.sandbox_filter`) must stand; all others are used where the system
+The seccomp filter (`inference.isolation.seccomp`) must stand; all others are used where the system
 allows them and named as missing where it does not:
 
 - namespaces: an empty network, no other processes in sight, a file system that holds only Python,
@@ -23,15 +23,15 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 
-from fastmath_kit.inference import sandbox_filter
-from fastmath_kit.inference.sandbox_files import (
+from fastmath_kit.inference.isolation import seccomp
+from fastmath_kit.inference.isolation.files import (
     add_scratch,
     build_root,
     landlock_version,
     python_roots,
     restrict_files,
 )
-from fastmath_kit.inference.sandbox_limits import (
+from fastmath_kit.inference.isolation.limits import (
     LANDLOCK,
     NAMESPACES,
     OWN_USER,
@@ -39,7 +39,7 @@ from fastmath_kit.inference.sandbox_limits import (
     Isolation,
     Limits,
 )
-from fastmath_kit.inference.sandbox_syscalls import call
+from fastmath_kit.inference.isolation.syscalls import call
 
 _NEW_USER = 0x1000_0000
 _NEW_ALL = 0x6C02_0000  # mounts, host name, IPC, process ids, network
@@ -108,7 +108,7 @@ class Jail:
         _set_limits(limits, memory_bytes, isolation.has_threads)
         call("prctl", _SET_DUMPABLE, 0, 0, 0, 0)
         call("prctl", _DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
-        sandbox_filter.install(
+        seccomp.install(
             reads_files=isolation.reads_python,
             writes_files=isolation.has_scratch,
             starts_threads=isolation.has_threads,

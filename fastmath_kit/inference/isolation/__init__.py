@@ -1,0 +1,1 @@
+"""What keeps the code of a model in: `inference.sandbox` is its door."""
