@@ -59,15 +59,6 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def comes_true(condition, num_looks: int = 1_000) -> bool:
-    """Looks every 10 ms; counts looks, since a paused machine's clock goes on."""
-    for _ in range(num_looks):
-        if condition():
-            return True
-        time.sleep(0.01)
-    return False
-
-
 def keeper_of(sandbox: Sandbox) -> int:
     return sandbox._pool._shared.keeper._process.pid
 
@@ -350,7 +341,7 @@ def test_the_first_process_of_the_namespace_is_replaced():
 
 
 @starts_one
-def test_closing_leaves_no_process_and_no_thread():
+def test_closing_leaves_no_process_and_no_thread(comes_true):
     sandbox = Sandbox()
     keeper, sessions = keeper_of(sandbox), [sandbox.session() for _ in range(5)]
     calls = [session.submit("while True: pass", 60) for session in sessions]
@@ -385,7 +376,7 @@ time.sleep(60)
 
 @starts_one
 @pytest.mark.parametrize("how", ["plain", "fork"])
-def test_nothing_outlives_a_killed_parent(how):
+def test_nothing_outlives_a_killed_parent(how, comes_true):
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, how],
         stdout=subprocess.PIPE,
@@ -405,7 +396,7 @@ def test_nothing_outlives_a_killed_parent(how):
 
 
 @starts_one
-def test_a_killed_keeper_takes_its_workers_along():
+def test_a_killed_keeper_takes_its_workers_along(comes_true):
     with Sandbox() as sandbox, sandbox.session() as session:
         session.submit("while True: pass", 60)
         keeper = keeper_of(sandbox)

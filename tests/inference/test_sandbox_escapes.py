@@ -18,7 +18,6 @@ import struct
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
@@ -469,17 +468,8 @@ def num_descendants(process: int) -> int:
     return len(below) - 1
 
 
-def comes_true(condition, num_looks: int = 1_000) -> bool:
-    """Looks every 10 ms; counts looks, since a paused machine's clock goes on."""
-    for _ in range(num_looks):
-        if condition():
-            return True
-        time.sleep(0.01)
-    return False
-
-
 @pytest.mark.parametrize(("code", "shows"), ATTEMPTS.values(), ids=ATTEMPTS)
-def test_attempt_is_contained(sandbox, world, code, shows):
+def test_attempt_is_contained(sandbox, world, code, shows, comes_true):
     names = world.names(keeper_of(sandbox))
     code = re.sub(rf"\b({'|'.join(names)})\b", lambda match: names[match[0]], code)
     with sandbox.session() as session:
