@@ -73,7 +73,7 @@ def replay(
                 "fitted": {
                     name: value
                     for name, value in policy_row.items()
-                    if name not in ("name", "is_public", "is_bound", "solved")
+                    if name not in ("name", "is_public", "is_reference", "solved")
                 },
             }
             for row in report["settings"]

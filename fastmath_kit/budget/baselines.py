@@ -15,10 +15,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from fastmath_kit.budget.policy import ClipPolicy, Decision, ProblemState, Rule, RunState
+from fastmath_kit.budget.policy import (
+    NEVER,
+    ClipPolicy,
+    Decision,
+    ProblemState,
+    Rule,
+    RunState,
+)
 
 _GO_ON = Decision()
-_NEVER = 1_000_000  # more votes than any problem gets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +109,7 @@ class EqualPolicy:
 
     num_traces: int
     max_tokens: int
-    stop_votes: int = _NEVER
+    stop_votes: int = NEVER
     stop: Callable[[ProblemState], Decision] | None = None
 
     def __call__(self, state: RunState) -> Rule:
@@ -135,7 +141,7 @@ class BankPolicy:
         saved_s = self.base_s * state.num_done - state.elapsed_s
         return Rule(
             num_traces=self.num_traces,
-            stop_votes=_NEVER,
+            stop_votes=NEVER,
             max_tokens=self.max_tokens,
             timeout_s=self.base_s + min(max(saved_s, 0.0), self.bank_s),
             stop=WindowStop(pairs=((4, 5), (4, 10)), only_first=True),
@@ -162,7 +168,7 @@ class AdaptivePolicy:
         row = sum(_share_s(state) >= limit_s for limit_s in limits)
         return Rule(
             num_traces=15 if state.num_done < 30 else (10, 12, 15, 16, 17)[row],
-            stop_votes=_NEVER,
+            stop_votes=NEVER,
             max_tokens=self.max_tokens,
             timeout_s=_share_s(state),
             stop=WindowStop(pairs=((4, 4), (4, 5), (5, 7), (6, 9))),

@@ -82,6 +82,7 @@ def replay(
         model=model,
         seconds_per_problem=seconds_per_problem,
         num_runs=num_runs,
+        max_tokens=policy.max_tokens,
         seed=seed,
         on_progress=on_progress,
     )

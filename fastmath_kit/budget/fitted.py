@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fastmath_kit.budget.policy import Decision, ProblemState, Rule, RunState
+from fastmath_kit.budget.policy import NEVER, Decision, ProblemState, Rule, RunState
 from fastmath_kit.budget.pricing import NUM_LEFT
 from fastmath_kit.budget.throughput import StepTime
 from fastmath_kit.errors import ConfigError, DataError
@@ -29,7 +29,6 @@ from fastmath_kit.problems.files import atomic_path, read_text
 
 KIND = "fastmath budget policy"
 VERSION = 3
-_NEVER = 1_000_000  # more votes than any problem gets
 _PRIOR_PROBLEMS = 10  # that went as planned, before any did
 _log = logging.getLogger(__name__)
 
@@ -64,11 +63,11 @@ class MenuRule:
 
     Attributes:
         seconds: Mean seconds of a problem under it.
-        solved: Share of problems solved, in [0, 1].
+        solved: Share of problems it is taken to solve; that of the last may pass 1.
         num_traces: Traces launched at once.
         patience_s: As in `PatienceStop`, never ascending.
         from_s: With `pricing.NUM_LEFT` problems left, the least seconds for each of them at which
-            it is chosen before the entries above it.
+            it is chosen before the entries below it.
     """
 
     seconds: float
@@ -78,8 +77,10 @@ class MenuRule:
     from_s: tuple[float, ...] = (0.0,) * len(NUM_LEFT)
 
     def __post_init__(self) -> None:
-        if not (self.num_traces >= 1 and self.patience_s):
-            raise ConfigError("a menu rule needs at least one trace and one patience.")
+        if not (isinstance(self.num_traces, int) and self.num_traces >= 1 and self.patience_s):
+            raise ConfigError("a menu rule needs a whole number of traces and a patience.")
+        if list(self.patience_s) != sorted(self.patience_s, reverse=True):
+            raise ConfigError(f"patience_s must not ascend, got {self.patience_s}.")
         if len(self.from_s) != len(NUM_LEFT):
             raise ConfigError(f"from_s needs {len(NUM_LEFT)} numbers, got {len(self.from_s)}.")
         numbers = (self.seconds, self.solved, *self.patience_s, *self.from_s)
@@ -95,24 +96,22 @@ class FittedPolicy:
         menu: By ascending seconds and share solved.
         max_tokens: Longest trace.
         model: The engine the menu was fitted for.
-        reserve_s: Seconds before the deadline that no problem may use.
     """
 
     menu: tuple[MenuRule, ...]
     max_tokens: int
     model: StepTime
-    reserve_s: float = 0.0
 
     def __post_init__(self) -> None:
         seconds = [rule.seconds for rule in self.menu]
         if not seconds or seconds[0] <= 0 or seconds != sorted(set(seconds)):
             raise ConfigError(f"a menu needs rules by ascending seconds, got {seconds}.")
-        if self.max_tokens < 1:
-            raise ConfigError(f"max_tokens must be positive, got {self.max_tokens}.")
+        if not (isinstance(self.max_tokens, int) and self.max_tokens >= 1):
+            raise ConfigError(f"max_tokens must be a positive integer, got {self.max_tokens}.")
 
     def __call__(self, state: RunState) -> Rule:
         """Returns the rule of the next problem; its `timeout_s` is 0 when no time is left."""
-        left_s = max(state.deadline_s - self.reserve_s - state.elapsed_s, 0.0)
+        left_s = max(state.deadline_s - state.elapsed_s, 0.0)
         expected = state.num_problems - state.num_done
         num_left = expected if expected > 0 else 2  # one too many: as if one more followed
         share_s = left_s / num_left
@@ -123,7 +122,7 @@ class FittedPolicy:
         patience_s = tuple(seconds * longer for seconds in entry.patience_s)
         return Rule(
             num_traces=entry.num_traces,
-            stop_votes=_NEVER,
+            stop_votes=NEVER,
             max_tokens=self.max_tokens,
             timeout_s=min(patience_s[0], left_s),
             stop=PatienceStop(patience_s=patience_s),
@@ -157,7 +156,7 @@ def read_policy(path: str | Path) -> FittedPolicy:
     """Reads a policy file.
 
     Raises:
-        DataError: the file is missing, damaged, of another kind or of a later version.
+        DataError: the file is missing, damaged, of another kind or of another version.
     """
     path = Path(path)
     try:

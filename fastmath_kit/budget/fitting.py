@@ -34,7 +34,8 @@ _MOST_VOTES = 6  # a leader's votes beyond these make no difference
 _QUICK_VOTES = 5  # a leader with as many decides at once, under a rule of the family
 _SHORTER = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.08)  # what a vote leaves of the waiting time
 _WAITS = 1.3 ** np.arange(-10.0, 14.0)  # first waiting times over the median time of an event
-_MOST_RULES = 12  # on a menu; more of them differ by less than is known
+_MOST_RULES = 12  # on a menu, without the higher rungs; more differ by less than is known
+_SAME = 1e-9  # shares solved that differ by less are the same
 _LADDER = ((8, 4), (16, 6))  # traces, and votes that decide without a time limit
 _PATIENT_S = 1e6  # longer than any notebook
 _STEP = 0.01  # a rung of the ladder is taken to solve at least so much more than the one below
@@ -152,7 +153,7 @@ def fit_policy(
         for num in _counts(problems)
     }
     lowest, *higher = _ladder(timelines)
-    quicker = [rule for rule in _family(timelines) if rule.solved < lowest.solved]
+    quicker = [rule for rule in _family(timelines) if rule.solved < lowest.solved - _SAME]
     menu = [*_thinned(_hull([*quicker, lowest])), *higher]
     outcomes = [_outcome(rule, timelines[rule.num_traces]) for rule in menu]
     shares = least_shares(outcomes, overhead_s=model.overhead_s)
@@ -171,10 +172,10 @@ def _counts(problems: Sequence[Recorded]) -> list[int]:
 
 
 def _ladder(timelines: Mapping[int, Timelines]) -> list[MenuRule]:
-    """Returns the rules without a time limit, each slower and solving more than the one before.
+    """Returns the rules without a time limit, each with more traces than the one before.
 
-    That more votes solve more is known in general, better than from some fifteen problems: each is
-    taken to solve at least `_STEP` more, whatever the draws say.
+    That more traces solve more is known in general, better than from some fifteen problems: each
+    rung is taken to solve at least `_STEP` more, whatever the draws say.
     """
     ladder: list[MenuRule] = []
     for num_traces, stop_votes in _LADDER:
@@ -182,7 +183,7 @@ def _ladder(timelines: Mapping[int, Timelines]) -> list[MenuRule]:
         rule = _rule(line, _patience_s(_PATIENT_S, 1.0, stop_votes))
         if not ladder:
             ladder = [rule]
-        elif rule.seconds > ladder[-1].seconds:
+        elif rule.num_traces > ladder[-1].num_traces and rule.seconds > ladder[-1].seconds:
             ladder.append(replace(rule, solved=max(rule.solved, ladder[-1].solved + _STEP)))
     return ladder
 
@@ -235,7 +236,7 @@ def _hull(rules: Sequence[MenuRule]) -> list[MenuRule]:
     """Returns the rules that no mix of two others beats, nor of one with doing nothing."""
     hull: list[MenuRule] = []
     for rule in sorted(rules, key=lambda rule: (rule.seconds, -rule.solved)):
-        if hull and rule.solved <= hull[-1].solved + 1e-9:
+        if hull and rule.solved <= hull[-1].solved + _SAME:
             continue
         while hull and _slope(hull[-2:-1], hull[-1]) <= _slope(hull[-1:], rule):
             hull.pop()

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from fastmath_kit.errors import ConfigError
 from fastmath_kit.problems.answers import Answer
 
+NEVER = 1_000_000  # more votes than any problem gets
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProblemState:
@@ -90,7 +92,7 @@ class RunState:
 
     Attributes:
         elapsed_s: Seconds since the notebook started.
-        deadline_s: When the notebook is killed, on the same clock.
+        deadline_s: When the last answer must be out, on the same clock.
         num_done: Problems answered so far.
         num_problems: Problems expected in all; the gateway may send more.
         kappa: Observed over predicted seconds of the same work, `throughput.Drift.kappa`.
@@ -132,7 +134,6 @@ class ClipPolicy:
         num_traces: As in `Rule`.
         stop_votes: As in `Rule`.
         max_tokens: As in `Rule`.
-        reserve_s: Seconds before the deadline that no problem may use.
     """
 
     base_s: float
@@ -140,7 +141,6 @@ class ClipPolicy:
     num_traces: int
     stop_votes: int
     max_tokens: int
-    reserve_s: float = 0.0
 
     def __post_init__(self) -> None:
         _require_positive(self, "base_s", "num_traces", "stop_votes", "max_tokens")
@@ -149,12 +149,10 @@ class ClipPolicy:
                 f"high_s must be at least base_s, got high_s={self.high_s}, base_s={self.base_s}. "
                 "Raise high_s or lower base_s."
             )
-        if self.reserve_s < 0:
-            raise ConfigError(f"reserve_s must be at least 0, got {self.reserve_s}.")
 
     def __call__(self, state: RunState) -> Rule:
         """Returns the rule of the next problem; its `timeout_s` is 0 when no time is left."""
-        left_s = max(state.deadline_s - self.reserve_s - state.elapsed_s, 0.0)
+        left_s = max(state.deadline_s - state.elapsed_s, 0.0)
         expected = state.num_problems - state.num_done
         num_later = expected - 1 if expected > 0 else 1
         floor_s = min(self.base_s, left_s / (num_later + 1))

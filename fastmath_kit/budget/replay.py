@@ -140,7 +140,6 @@ def play_run(
     model: StepTime,
     deadline_s: float,
     num_problems: int,
-    reserve_s: float = 0.0,
     weather: Weather = FAIR,
 ) -> list[Outcome]:
     """Returns what becomes of every problem of a run, under the guard.
@@ -149,9 +148,8 @@ def play_run(
         draws: The problems in the order they come; the traces of each in launch order.
         policy: What each may spend.
         model: Speed of the engine.
-        deadline_s: End of the run; it starts at 0.
+        deadline_s: When the last answer must be out; the run starts at 0.
         num_problems: How many are announced; more or fewer may come.
-        reserve_s: Kept back by the guard.
         weather: What goes wrong with the engine.
     """
     now_s, drift, spent_s, expected_s, outcomes = 0.0, Drift(), 0.0, 0.0, []
@@ -167,10 +165,10 @@ def play_run(
             expected_s=expected_s,
         )
         rule = policy(state)
-        limit_s = min(rule.timeout_s, guard_s(state, reserve_s=reserve_s))
+        limit_s = min(rule.timeout_s, guard_s(state))
         outcome = play(draw, rule, model=model, start_s=now_s, limit_s=limit_s, weather=weather)
         drift = drift.update(predicted_s=outcome.work_s, observed_s=outcome.seconds)
-        if rule.expected_s is not None:
+        if rule.expected_s is not None and outcome.num_traces:
             spent_s += outcome.seconds
             expected_s += rule.expected_s
         now_s += outcome.seconds
@@ -213,19 +211,18 @@ def _watch(
 ) -> str:
     """Runs the problem to its end and returns the reason of it."""
     decision = rule.stop(engine.state()) if rule.stop else _GO_ON
-    while True:
+    while decision.stop is None:
         engine.launch(decision.launch)
+        if not engine.num_live:
+            return "finished"
+        if engine.leader_votes - engine.second_votes > engine.num_live:
+            return "lead"
+        if engine.elapsed_s >= limit_s:
+            return "timeout"
         wake_s = min(limit_s, max(decision.review_s, engine.elapsed_s + 1e-3))
         engine.advance(start_s, wake_s, weather)
         if engine.leader_votes >= rule.stop_votes:
             return "votes"
         if rule.stop is not None:
             decision = rule.stop(engine.state())
-            if decision.stop is not None:
-                return decision.stop
-        if not engine.num_live and not decision.launch:
-            return "finished"
-        if engine.leader_votes - engine.second_votes > engine.num_live + decision.launch:
-            return "lead"
-        if engine.elapsed_s >= limit_s:
-            return "timeout"
+    return decision.stop

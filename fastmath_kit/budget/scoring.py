@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from fastmath_kit.budget.baselines import public_policies
-from fastmath_kit.budget.policy import Rule, RunState
+from fastmath_kit.budget.policy import NEVER, Rule, RunState
 from fastmath_kit.budget.replay import Outcome, Recorded, draw_run, play, play_run
 from fastmath_kit.budget.throughput import StepTime
 from fastmath_kit.problems.files import atomic_path
 
 Policy = Callable[[RunState], Rule]
-NO_CLOCK, ORACLE = "no clock", "oracle"  # bounds, not policies
+NO_CLOCK, ORACLE = "no clock", "oracle"  # to compare with, no policies
 _ORACLE_TRACES = 17  # the most that a policy here launches
 _NO_CLOCK_TRACES = 16
 
@@ -46,14 +46,15 @@ def oracle_solved(draws: Sequence[Recorded], model: StepTime, deadline_s: float)
 
 
 def no_clock_solved(draws: Sequence[Recorded], model: StepTime) -> int:
-    """Returns how many problems a vote of 16 traces solves, or of all, however long they take."""
-    outcomes = []
-    for draw in draws:
-        num_traces = min(_NO_CLOCK_TRACES, len(draw.tokens))
-        longest = math.ceil(max(draw.tokens))
-        never = Rule(num_traces=num_traces, stop_votes=99, max_tokens=longest, timeout_s=math.inf)
-        outcomes.append(play(draw, never, model=model))
-    return sum(outcome.right for outcome in outcomes)
+    """Returns how many problems a vote of 16 traces solves, or of all if fewer, without a deadline.
+
+    No bound: a vote that is cut short can be luckier.
+    """
+    longest = math.ceil(max(max(draw.tokens) for draw in draws))
+    patient = Rule(
+        num_traces=_NO_CLOCK_TRACES, stop_votes=NEVER, max_tokens=longest, timeout_s=math.inf
+    )
+    return sum(play(draw, patient, model=model).right for draw in draws)
 
 
 def _soonest_right_s(draw: Recorded, model: StepTime) -> float:
@@ -77,11 +78,12 @@ def compare(
     model: StepTime,
     seconds_per_problem: Sequence[float],
     num_runs: int,
+    max_tokens: int,
     num_problems: int = 50,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Replays the policies, every public rule and the bounds on the same runs.
+    """Replays the policies, every public rule and the references on the same runs.
 
     Args:
         pool: Recorded traces.
@@ -89,6 +91,7 @@ def compare(
         model: Speed of the engine.
         seconds_per_problem: The settings: time for all problems over their number.
         num_runs: Runs of each setting.
+        max_tokens: Longest trace of the public rules; give ours the same.
         num_problems: Problems of a run.
         seed: Fixes the runs.
         on_progress: Called with the settings done and all of them.
@@ -98,8 +101,7 @@ def compare(
     """
     rows = []
     for done, seconds in enumerate(seconds_per_problem):
-        longest = math.ceil(max(max(problem.tokens) for problem in pool))
-        public = public_policies(seconds_per_problem=seconds, max_tokens=longest)
+        public = public_policies(seconds_per_problem=seconds, max_tokens=max_tokens)
         results = {name: Tally() for name in (*public, *policies, NO_CLOCK, ORACLE)}
         deadline_s = seconds * num_problems
         for run in range(num_runs):
@@ -157,7 +159,7 @@ def setting_row(
 
     Returns:
         `seconds_per_problem`, `best_public` (a name) and `policies`, rows of `name`, `is_public`,
-        `is_bound`, `solved` (one number a run), `mean_solved`; paired, to the best public rule,
+        `is_reference`, `solved` (one number a run), `mean_solved`; paired, to the best public rule,
         `difference`, `standard_error` (as if all runs were independent), `split_differences` and
         `split_error` (the standard error of their mean; both None without splits), `gap_closed`
         (the share of the oracle's lead); `time_used` (a share) and `violations`.
@@ -175,7 +177,7 @@ def setting_row(
             {
                 "name": name,
                 "is_public": name in public,
-                "is_bound": name in (NO_CLOCK, ORACLE),
+                "is_reference": name in (NO_CLOCK, ORACLE),
                 "solved": tally.solved,
                 "mean_solved": statistics.fmean(tally.solved),
                 "difference": difference,
@@ -232,7 +234,7 @@ def _cell(policy: Mapping[str, Any], best: str) -> str:
         text += f", {policy['violations']} late"
     if policy["name"] == best:
         return f"**{text}**"
-    if policy["is_public"] or policy["is_bound"]:
+    if policy["is_public"] or policy["is_reference"]:
         return text
     error = policy["standard_error"] if policy["split_error"] is None else policy["split_error"]
     return f"{text} ({policy['difference']:+.2f} ± {error or 0:.2f})"

@@ -30,7 +30,7 @@ class SimulatedEngine:
         model: StepTime,
         max_tokens: int,
     ) -> None:
-        """Takes the traces in launch order; after the last the first is launched again."""
+        """Takes the traces in launch order; there are no more than these."""
         self.elapsed_s = self.work_s = 0.0
         self.num_launched = self.leader_votes = self.second_votes = 0
         self.leader: Answer | None = None
@@ -49,7 +49,8 @@ class SimulatedEngine:
         return len(self._running) + len(self._waiting)
 
     def launch(self, num_traces: int) -> None:
-        """Starts the next traces."""
+        """Starts the next traces, as many as were recorded: none may vote twice."""
+        num_traces = min(num_traces, len(self._tokens) - self.num_launched)
         for _ in range(num_traces):
             self._starts.append(self._step)
             self._start(self.num_launched, 0.0)
@@ -111,7 +112,7 @@ class SimulatedEngine:
         self.work_s += work_s
 
     def _length(self, launch: int) -> float:
-        return min(self._tokens[launch % len(self._tokens)], self._max_tokens)
+        return min(self._tokens[launch], self._max_tokens)
 
     def _start(self, launch: int, tokens: float) -> None:
         self._starts[launch] = self._step - tokens
@@ -131,9 +132,8 @@ class SimulatedEngine:
         while self._running and self._running[0][0] <= self._step + 1e-6:
             _, launch = heapq.heappop(self._running)
             self._context -= self._model.prompt_tokens + self._step - self._starts[launch]
-            position = launch % len(self._tokens)
-            whole = self._tokens[position] <= self._max_tokens
-            self._vote(self._answers[position] if whole else None)
+            whole = self._tokens[launch] <= self._max_tokens
+            self._vote(self._answers[launch] if whole else None)
         while self._waiting:
             tokens, launch = self._waiting[-1]
             room = self._model.kv_capacity_tokens - self._context - self._model.prompt_tokens

@@ -11,7 +11,7 @@ from a short probe, `Drift` corrects it while the run goes on. Times are in seco
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -119,8 +119,8 @@ class Probe:
 def calibrate(probes: Sequence[Probe], prior: StepTime) -> StepTime:
     """Returns the prior with its three step times fitted to the probes, none of them negative.
 
-    A short probe cannot tell the three apart, so deviations from the prior, in units of the prior,
-    cost as much as one probe's relative error. Fitted by least squares on relative errors.
+    A short probe cannot tell the three apart: the prior is scaled to the probes' median, and what
+    deviates from that costs .3 of a probe's relative error. Fitted by least squares.
 
     Args:
         probes: Measured steps, best at two concurrencies; none returns the prior.
@@ -143,8 +143,10 @@ def calibrate(probes: Sequence[Probe], prior: StepTime) -> StepTime:
     goals = np.concatenate([np.ones(len(probes)), np.full(3, 0.3)])
     factors = np.linalg.lstsq(rows, goals, rcond=None)[0]
     fitted = dict(zip(names, (start * np.clip(factors, 0.05, 20.0)).tolist(), strict=True))
-    fields = {name: getattr(prior, name) for name in StepTime.__slots__}
-    return StepTime(**(fields | fitted))
+    return replace(prior, **fitted)
+
+
+_MEMORY = 0.9  # share of the sums that `Drift` keeps at every update
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,12 +160,10 @@ class Drift:
     Attributes:
         predicted_s: Decayed sum of predictions, started with a prior of 100 s at the right speed.
         observed_s: Decayed sum of what was observed.
-        memory: Share of the sums kept at every update.
     """
 
     predicted_s: float = 100.0
     observed_s: float = 100.0
-    memory: float = 0.9
 
     @property
     def kappa(self) -> float:
@@ -174,9 +174,7 @@ class Drift:
         """Returns the drift after one more problem; one that ran no time changes nothing."""
         if predicted_s <= 0 or observed_s <= 0:
             return self
-        keep = self.memory
         return Drift(
-            predicted_s=keep * self.predicted_s + predicted_s,
-            observed_s=keep * self.observed_s + observed_s,
-            memory=keep,
+            predicted_s=_MEMORY * self.predicted_s + predicted_s,
+            observed_s=_MEMORY * self.observed_s + observed_s,
         )

@@ -21,8 +21,8 @@ def budget_policies_figure(rows: Sequence[Mapping[str, Any]]) -> "Figure":
 
     Args:
         rows: One a setting, with `seconds_per_problem` and `policies`, rows with `name`,
-            `is_public`, `is_bound` and `mean_solved`. Public rules are drawn in grey, but for the
-            best; bounds are dashed.
+            `is_public`, `is_reference` and `mean_solved`. Public rules are drawn in grey, but for
+            the best; references are dashed.
     """
     figure, (axes,) = _figure(_LIGHT, height=4.6)
     seconds = [row["seconds_per_problem"] for row in rows]
@@ -37,8 +37,12 @@ def budget_policies_figure(rows: Sequence[Mapping[str, Any]]) -> "Figure":
             axes.plot(seconds, solved, color=_LIGHT.grid, lw=1.2, zorder=1)
             continue
         color, marker, style = _LIGHT.muted, None, "--"
-        if not rows[0]["policies"][place]["is_bound"]:
-            color, marker, style = _LIGHT.hues[hue % len(_LIGHT.hues)], _MARKERS[hue], "-"
+        if not rows[0]["policies"][place]["is_reference"]:
+            color, marker, style = (
+                _LIGHT.hues[hue % len(_LIGHT.hues)],
+                _MARKERS[hue % len(_MARKERS)],
+                "-",
+            )
             hue += 1
         axes.plot(seconds, solved, color=color, marker=marker, ls=style, lw=1.8)
         ends.append((seconds[-1], solved[-1], name, color))

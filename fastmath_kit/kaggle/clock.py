@@ -59,10 +59,10 @@ class Clock:
         return time.monotonic() - self.start_s
 
     def state(self, num_done: int) -> RunState:
-        """Returns what a policy is told."""
+        """Returns what a policy is told; its deadline is this one less the reserve."""
         return RunState(
             elapsed_s=self.elapsed_s(),
-            deadline_s=self.deadline_s,
+            deadline_s=self.deadline_s - self.reserve_s,
             num_done=num_done,
             num_problems=self.num_problems,
         )
@@ -73,7 +73,7 @@ class Clock:
         `budget.guard` keeps a floor for every problem to come. Negative when the deadline has
         passed.
         """
-        left_s = guard_s(self.state(num_done), reserve_s=self.reserve_s)
+        left_s = guard_s(self.state(num_done))
         if self.call_limit_s is None or num_done == 0:  # the first call has no limit
             return left_s
         return min(left_s, self.call_limit_s - _CALL_MARGIN_S)

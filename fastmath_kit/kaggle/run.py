@@ -131,7 +131,7 @@ class Run:
         line.stop_reason = solution.stop_reason
         line.completion_tokens = sum(trace.completion_tokens for trace in solution.traces)
         line.predicted_s = self._pace.update(_spans(live, solution), seconds=solution.seconds)
-        if rule.expected_s is not None:
+        if rule.expected_s is not None and solution.stop_reason != "engine":
             self._spent_s += solution.seconds
             self._expected_s += rule.expected_s
         if solution.stop_reason == "engine":

@@ -19,6 +19,7 @@ import math
 import random
 import time
 from collections import defaultdict
+from dataclasses import replace
 from functools import partial
 
 from fastmath_kit.budget.fitted import FittedPolicy
@@ -109,7 +110,8 @@ def synthetic_traces(num_problems: int = 30, num_samples: int = 40) -> list[Trac
 def held_out(pool, other_pool, hardware: str, args) -> tuple[list[dict], int]:
     """Returns rows like `compare`'s over all splits, with the policies fitted on other problems."""
     model = read_hardware(hardware)
-    fit = partial(fit_policy, model=model, max_tokens=longest([*pool, *other_pool]))
+    max_tokens = longest([*pool, *other_pool])
+    fit = partial(fit_policy, model=model, max_tokens=max_tokens)
     ids = sorted({problem.problem_id for problem in pool})
     tallies: dict = defaultdict(lambda: defaultdict(Tally))
     for split in range(args.first_split, args.first_split + args.splits):
@@ -126,6 +128,7 @@ def held_out(pool, other_pool, hardware: str, args) -> tuple[list[dict], int]:
             model=model,
             seconds_per_problem=SECONDS,
             num_runs=args.runs,
+            max_tokens=max_tokens,
             seed=split,
         )
         for row in rows:
@@ -209,9 +212,8 @@ def hostile(policy: FittedPolicy, pool, num_runs: int) -> dict:
             hostile_draws(pool, rng),
             policy,
             model=policy.model,
-            deadline_s=deadline_s,
+            deadline_s=deadline_s - 60.0,
             num_problems=rng.choice((NUM_PROBLEMS, NUM_PROBLEMS, rng.randint(40, 60))),
-            reserve_s=60.0,
             weather=hostile_weather(rng, deadline_s),
         )
         late += is_late(outcomes, deadline_s)
@@ -224,13 +226,8 @@ def hostile_draws(pool, rng: random.Random) -> list:
     """Returns 50 problems, in every fourth run one more; in every tenth nothing ever answers."""
     draws = draw_run(pool, NUM_PROBLEMS + (rng.random() < 0.25), rng)
     if rng.random() < 0.1:
-        nothing = {"answers": (None,) * len(draws[0].tokens)}
-        draws = [type(draw)(**{**fields(draw), **nothing}) for draw in draws]
+        draws = [replace(draw, answers=(None,) * len(draw.tokens)) for draw in draws]
     return draws
-
-
-def fields(record) -> dict:
-    return {name: getattr(record, name) for name in record.__slots__}
 
 
 def hostile_weather(rng: random.Random, deadline_s: float) -> Weather:

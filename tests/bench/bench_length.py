@@ -119,10 +119,11 @@ class ThirdsPolicy:
         """Returns what each third gets where a problem gets `mean_s` on average: dearest first."""
         segments = []
         for third, policy in enumerate(self.policies):
-            seconds = solved = 0.0
+            seconds, solved, slope = 0.0, 0.0, math.inf
             for rule in policy.menu:
                 length_s = rule.seconds - seconds
-                segments.append(((rule.solved - solved) / length_s, third, length_s))
+                slope = min((rule.solved - solved) / length_s, slope)  # never before the one below
+                segments.append((slope, third, length_s))
                 seconds, solved = rule.seconds, rule.solved
         left_s = mean_s * len(self.policies)
         shares_s = [0.0] * len(self.policies)

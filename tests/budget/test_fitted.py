@@ -52,6 +52,9 @@ def state(left_s, num_done=10, **fields):
         (state(40 * 200, kappa=2.0), THOROUGH, 2),
         (state(40 * 199, spent_s=9e9, expected_s=4.5e9), QUICK, 2**0.5),  # harder or longer
         (state(40 * 51, spent_s=4.5e9, expected_s=9e9), THOROUGH, 0.5**0.5),  # easier or shorter
+        (state(40 * 249, spent_s=9e9, expected_s=1e9), QUICK, 2.5**0.5),  # so much more at most
+        (state(40 * 250, spent_s=9e9, expected_s=1e9), THOROUGH, 2.5**0.5),
+        (state(40 * 40, spent_s=1e9, expected_s=9e9), THOROUGH, 0.4**0.5),  # and so much less
         (state(40 * 200, kappa=2.0, spent_s=9e9, expected_s=4.5e9), THOROUGH, 2),  # only slower
         (state(0), QUICK, 1),  # too late: nothing
         (state(199, num_done=50), QUICK, 1),  # one too many: as if one more followed
@@ -110,6 +113,11 @@ def test_a_policy_file_is_plain_json_and_comes_back(tmp_path):
         lambda value: json.dumps({**value, "menu": []}),
         lambda value: json.dumps({**value, "menu": "abc"}),
         lambda value: json.dumps({**value, "max_tokens": "many"}),
+        lambda value: json.dumps({**value, "max_tokens": 1.5}),
+        lambda value: json.dumps({**value, "max_tokens": float("nan")}),
+        lambda value: json.dumps({**value, "reserve_s": 60.0}),
+        lambda value: json.dumps({**value, "menu": [{**value["menu"][0], "num_traces": 8.5}]}),
+        lambda value: json.dumps({**value, "menu": [{**value["menu"][0], "patience_s": [1, 2]}]}),
         lambda value: json.dumps({**value, "extra": 1}),
         lambda value: json.dumps({**value, "menu": [{**value["menu"][0], "from_s": [0.0]}]}),
         lambda value: json.dumps({**value, "menu": [{**value["menu"][0], "num_traces": 0}]}),
@@ -139,5 +147,5 @@ def test_a_decision_takes_less_than_a_millisecond():
 def test_an_impossible_menu_is_refused():
     with pytest.raises(ConfigError, match="ascending"):
         dataclasses.replace(POLICY, menu=(THOROUGH, QUICK))
-    with pytest.raises(ConfigError, match="at least one trace"):
+    with pytest.raises(ConfigError, match="whole number of traces"):
         dataclasses.replace(QUICK, patience_s=())

@@ -11,6 +11,8 @@ from fastmath_kit.budget.weather import Weather
 from fastmath_kit.errors import DataError
 
 MODEL = HARDWARE["h100"]
+PATIENT_S = (1e6,) * 4 + (0.0,) * 3  # four votes, without a limit
+SIX_RUNS = {"model": MODEL, "num_runs": 6, "max_tokens": 131_072}
 
 
 def problems(num=8, num_samples=16):
@@ -52,11 +54,9 @@ def test_the_fit_is_repeatable(policy):
 
 def test_where_time_is_short_the_hard_half_is_given_up(policy):
     """60 s would do for the easy ones; the public rules spend it on both alike."""
-    (row,) = compare(
-        problems(), {"fitted": policy}, model=MODEL, seconds_per_problem=[60.0], num_runs=6
-    )
+    (row,) = compare(problems(), {"fitted": policy}, seconds_per_problem=[60.0], **SIX_RUNS)
     by_name = {result["name"]: result for result in row["policies"]}
-    assert by_name["fitted"]["difference"] >= -1
+    assert by_name["fitted"]["difference"] >= 2
     assert by_name["fitted"]["mean_solved"] >= 24
     assert all(result["violations"] == 0 for result in row["policies"])
 
@@ -69,7 +69,7 @@ def test_where_overheads_alone_take_the_clock_some_are_solved(num_tokens):
         for problem in problems()[::2]
     ]
     policy = fit_policy(quick, MODEL, num_draws=4)
-    (row,) = compare(quick, {"fitted": policy}, model=MODEL, seconds_per_problem=[1.0], num_runs=3)
+    (row,) = compare(quick, {"fitted": policy}, seconds_per_problem=[1.0], **SIX_RUNS)
     by_name = {result["name"]: result for result in row["policies"]}
     assert by_name["fitted"]["difference"] >= -1
     assert by_name["oracle"]["mean_solved"] >= by_name["fitted"]["mean_solved"] > 5
@@ -80,15 +80,22 @@ def test_spare_time_buys_more_votes_even_where_none_of_them_helped(policy):
     easy = fit_policy(problems()[::2], MODEL, num_draws=4)
     for menu in (policy.menu, easy.menu):
         patient, spare = menu[-2:]
-        assert (patient.num_traces, patient.patience_s[4:]) == (8, (0.0,) * 3)
-        assert (spare.num_traces, spare.patience_s[6:]) == (16, (0.0,))
-        assert min(spare.patience_s[:6]) > 1e5
+        assert (patient.num_traces, patient.patience_s) == (8, PATIENT_S)
+        assert (spare.num_traces, spare.patience_s) == (16, (1e6,) * 6 + (0.0,))
         assert min(spare.from_s) > spare.seconds > patient.seconds
 
 
-def test_a_rule_that_solves_nothing_leaves_the_patient_one():
-    hopeless = [replace(problem, right=frozenset()) for problem in problems()]
-    assert fit_policy(hopeless, MODEL, num_draws=4).menu[-2].num_traces == 8
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("num_samples", [8, 16])
+@pytest.mark.parametrize("right", [frozenset(), frozenset({1})])
+def test_the_patient_rule_is_always_on_the_menu(seed, num_samples, right):
+    """Quicker rules that solve as much to within a rounding do not push it out; more votes of the
+    same traces are no rule of their own."""
+    pool = [replace(problem, right=right) for problem in problems(num_samples=num_samples)]
+    menu = fit_policy(pool, MODEL, num_draws=4, seed=seed).menu
+    assert [rule.num_traces for rule in menu if rule.patience_s == PATIENT_S] == [8]
+    assert len(menu) <= 12 + (num_samples == 16)
+    assert (menu[-1].num_traces, menu[-1].patience_s[0]) == (num_samples, 1e6)
 
 
 @pytest.mark.parametrize(("num_samples", "most"), [(2, 2), (7, 7), (8, 8), (20, 16)])
@@ -120,9 +127,8 @@ def test_never_late(policy, weather, num_announced, seconds_per_problem):
         draw_run(problems(), 51, random.Random(1)),
         policy,
         model=MODEL,
-        deadline_s=deadline_s,
+        deadline_s=deadline_s - 60.0,
         num_problems=num_announced,
-        reserve_s=60.0,
         weather=weather,
     )
     assert len(outcomes) == 51

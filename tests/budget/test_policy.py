@@ -6,9 +6,7 @@ import pytest
 from fastmath_kit.budget.policy import ClipPolicy, Rule, RunState
 from fastmath_kit.errors import ConfigError
 
-POLICY = ClipPolicy(
-    base_s=300, high_s=900, num_traces=8, stop_votes=4, max_tokens=32_768, reserve_s=600
-)
+POLICY = ClipPolicy(base_s=300, high_s=900, num_traces=8, stop_votes=4, max_tokens=32_768)
 
 
 @pytest.mark.parametrize(
@@ -21,25 +19,25 @@ POLICY = ClipPolicy(
         (16_800, 48, 300),  # 600 left for two problems
         (17_000, 49, 400),  # the last one may take all that is left
         (15_000, 49, 900),  # but no more than the most
-        (17_400, 49, 0),  # the reserve is not touched
+        (17_400, 49, 0),
         (20_000, 10, 0),  # past the deadline: never negative
         (17_000, 50, 200),  # an extra problem leaves as much for one more
         (15_000, 57, 900),  # time is plentiful even for extra ones
     ],
 )
 def test_clip_policy_by_hand(elapsed_s, num_done, expected_s):
-    state = RunState(elapsed_s=elapsed_s, deadline_s=18_000, num_done=num_done, num_problems=50)
+    state = RunState(elapsed_s=elapsed_s, deadline_s=17_400, num_done=num_done, num_problems=50)
     rule = POLICY(state)
     assert rule.timeout_s == pytest.approx(expected_s)
     assert (rule.num_traces, rule.stop_votes, rule.max_tokens) == (8, 4, 32_768)
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_run_never_passes_the_deadline_less_the_reserve(seed):
+def test_a_run_never_passes_the_deadline(seed):
     """Whatever part of its time each problem takes, up to all of it, and with extra problems."""
     rng = random.Random(seed)
     deadline_s = rng.uniform(1_000, 30_000)
-    policy = dataclasses.replace(POLICY, base_s=rng.uniform(10, 900), reserve_s=rng.uniform(0, 900))
+    policy = dataclasses.replace(POLICY, base_s=rng.uniform(10, 900))
     elapsed_s = rng.uniform(0, deadline_s / 2)
     shares = [1.0 if seed % 2 else rng.random() for _ in range(55)]
     for num_done, share in enumerate(shares):
@@ -47,9 +45,9 @@ def test_a_run_never_passes_the_deadline_less_the_reserve(seed):
             elapsed_s=elapsed_s, deadline_s=deadline_s, num_done=num_done, num_problems=50
         )
         timeout_s = policy(state).timeout_s
-        assert 0 < timeout_s <= policy.high_s or elapsed_s >= deadline_s - policy.reserve_s - 1e-6
+        assert 0 < timeout_s <= policy.high_s or elapsed_s >= deadline_s - 1e-6
         elapsed_s += share * timeout_s
-        assert elapsed_s <= max(deadline_s - policy.reserve_s, 0) + 1e-6 or timeout_s == 0
+        assert elapsed_s <= deadline_s + 1e-6
 
 
 @pytest.mark.parametrize(
@@ -61,7 +59,6 @@ def test_a_run_never_passes_the_deadline_less_the_reserve(seed):
         (lambda: RunState(elapsed_s=-1, deadline_s=9, num_done=0, num_problems=1), "elapsed_s=-1"),
         (lambda: RunState(elapsed_s=0, deadline_s=0, num_done=0, num_problems=1), "deadline_s"),
         (lambda: dataclasses.replace(POLICY, high_s=10), "Raise high_s or lower base_s"),
-        (lambda: dataclasses.replace(POLICY, reserve_s=-1), "reserve_s"),
     ],
 )
 def test_impossible_values_are_refused(make, message):

@@ -25,10 +25,7 @@ DRAW = Recorded(problem_id="p", tokens=(30, 10, 20, 40), answers=(7, 5, 7, 5), r
 
 
 def rule(**fields):
-    return Rule(
-        **{name: getattr(RULE, name) for name in ("num_traces", "stop_votes")}
-        | {"max_tokens": 1_000, "timeout_s": 1_000, **fields}
-    )
+    return replace(RULE, **fields)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +41,9 @@ def rule(**fields):
         ({"num_traces": 3}, 30, True, "finished"),
         ({"num_traces": 1}, 30, True, "finished"),
         ({"max_tokens": 20}, 20, False, "finished"),  # long traces are cut and do not vote
+        ({"num_traces": 9}, 40, True, "finished"),  # no more than were recorded: none votes twice
+        ({"stop": lambda s: Decision(stop="at once")}, 0, False, "at once"),
+        ({"stop": lambda s: Decision(launch=1)}, 40, True, "finished"),  # there are no more
         ({"stop": lambda s: Decision(stop="enough" if s.answers else None)}, 10, False, "enough"),
         # Asked again at 15 s, long before the next end at 20 s.
         (
@@ -132,6 +132,18 @@ def test_a_run_keeps_the_clock():
         [DRAW] * 3, lambda state: rule(stop_votes=2), model=UNIT, deadline_s=1e4, num_problems=3
     )
     assert [outcome.start_s for outcome in outcomes] == pytest.approx([0, 30, 60])
+
+
+def test_a_problem_without_time_says_nothing_about_the_plan():
+    """The second gets none; what the third is told was spent and expected is the first's."""
+    states = []
+
+    def policy(state):
+        states.append(state)
+        return rule(timeout_s=1_000 * (state.num_done != 1), expected_s=50.0)
+
+    play_run([DRAW] * 3, policy, model=UNIT, deadline_s=1e4, num_problems=3)
+    assert [(state.spent_s, state.expected_s) for state in states] == [(0, 0), (40, 50), (40, 50)]
 
 
 def test_recorded_problems_of_two_models_and_truncated_traces():

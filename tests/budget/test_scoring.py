@@ -102,7 +102,8 @@ def test_errors_by_run_and_by_split():
 
 
 def test_a_comparison_is_written(tmp_path):
-    rows = compare([EASY, HARD, LONG], {}, model=UNIT, seconds_per_problem=[20.0, 30.0], num_runs=2)
+    settings = {"seconds_per_problem": [20.0, 30.0], "num_runs": 2, "max_tokens": 1_000}
+    rows = compare([EASY, HARD, LONG], {}, model=UNIT, **settings)
     report = write_comparison(rows, tmp_path)
     assert (tmp_path / "table.md").read_text() == comparison_table(rows)
     assert (tmp_path / "report.json").is_file()

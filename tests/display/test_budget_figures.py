@@ -12,7 +12,7 @@ def setting(seconds, *solved):
         {
             "name": name,
             "is_public": name in ("equal", "clip"),
-            "is_bound": name == "oracle",
+            "is_reference": name == "oracle",
             "mean_solved": value,
         }
         for name, value in zip(names, solved, strict=True)
