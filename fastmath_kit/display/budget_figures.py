@@ -87,14 +87,18 @@ def run_timeline_figure(outcomes: Sequence[Any]) -> "Figure":
     """
     figure, (axes,) = _figure(_LIGHT, height=3.8)
     reasons = sorted({outcome.reason for outcome in outcomes})
-    colors = {name: _LIGHT.hues[i % len(_LIGHT.hues)] for i, name in enumerate(reasons)}
+    looks = {
+        name: {"color": _LIGHT.hues[i % len(_LIGHT.hues)], "edgecolor": _LIGHT.paper}
+        | ({"hatch": "////"} if i >= len(_LIGHT.hues) else {})  # more reasons than hues
+        for i, name in enumerate(reasons)
+    }
     for place, outcome in enumerate(outcomes, start=1):
-        color = colors[outcome.reason]
+        look = looks[outcome.reason]
         if outcome.seconds == 0:
-            axes.plot(place, 0.0, marker="x", ms=4, color=color, clip_on=False, zorder=3)
+            axes.plot(place, 0.0, marker="x", ms=4, color=look["color"], clip_on=False, zorder=3)
             continue
         alpha = 1.0 if outcome.right else 0.35
-        axes.bar(place, outcome.seconds, color=color, alpha=alpha, width=0.8)
+        axes.bar(place, outcome.seconds, alpha=alpha, width=0.8, **look)
         axes.annotate(
             str(outcome.leader_votes),
             (place, outcome.seconds),
@@ -104,9 +108,9 @@ def run_timeline_figure(outcomes: Sequence[Any]) -> "Figure":
             fontsize=6,
             color=_LIGHT.ink,
         )
-    for name, color in colors.items():
-        axes.bar(1, 0, color=color, label=name.replace("_", " "))
-    _set_run_axes(axes, outcomes, len(colors))
+    for name, look in looks.items():
+        axes.bar(1, 0, label=name.replace("_", " "), **look)
+    _set_run_axes(axes, outcomes, len(looks))
     return figure
 
 

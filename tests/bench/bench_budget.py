@@ -155,7 +155,7 @@ def details(rows: list[dict]) -> str:
     lines = []
     for row in rows:
         for policy in row["policies"]:
-            if policy["is_public"] or policy["is_bound"]:
+            if policy["is_public"] or policy["is_reference"]:
                 continue
             gap, error = policy["gap_closed"], policy["split_error"]
             lines.append(

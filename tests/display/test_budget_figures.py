@@ -51,6 +51,17 @@ def test_run_figure_has_a_bar_a_problem():
     assert labels == {"patience", "timeout", "votes"}
 
 
+def test_seven_reasons_have_seven_looks():
+    reasons = ["finished", "gave up", "lead", "patience", "timeout", "votes", "died"]
+    figure = run_timeline_figure(
+        [SimpleNamespace(seconds=9.0, right=True, leader_votes=1, reason=name) for name in reasons]
+    )
+    figure.canvas.draw()
+    handles = figure.axes[0].get_legend().legend_handles
+    looks = {(handle.get_facecolor(), handle.get_hatch()) for handle in handles}
+    assert len(looks) == len(handles) == len(reasons)
+
+
 @pytest.mark.parametrize(("seconds", "says"), [((0.0, 0.0), 1), ((5.0, 0.0), 0)])
 def test_a_run_without_time_has_no_negative_seconds(seconds, says):
     figure = run_timeline_figure(outcomes(*seconds))
