@@ -128,7 +128,7 @@ class FittedPolicy:
             stop=PatienceStop(patience_s=patience_s),
             expected_s=entry.seconds,
             why=f"{share_s:.0f} s a problem, {ratio:.2f} of plan: rule {row + 1} of "
-            f"{len(self.menu)}, {entry.num_traces} traces, {entry.seconds * ratio:.0f} s",
+            f"{len(self.menu)}, {entry.num_traces} traces, {entry.seconds * ratio:.3g} s",
         )
 
     def _choose(self, share_s: float, num_left: int) -> int:

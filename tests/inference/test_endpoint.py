@@ -451,8 +451,8 @@ def test_an_abort_during_the_wait_keeps_what_was_written(engine_for, serve, monk
     monkeypatch.setattr(endpoint_fleet, "_RETRY_WAITS_S", (30.0,))
     engine = engine_for(server := serve(cut(event("12", tokens=2)), silent))
     request_id = engine.launch(IDS, SAMPLING)
-    until_true(lambda: server.bodies and not server.num_open)
-    time.sleep(0.05)
+    until_true(lambda: any(update.text == "12" for update in engine.poll(0.02)))
+    until_true(lambda: not server.num_open)
     engine.abort([request_id])
     assert summary(ended(engine)[0]) == ("12", 2, "abort")
 
