@@ -104,14 +104,15 @@ def replay(tokens_per_s, num_tokens):
 
 @pytest.mark.parametrize("num_tokens", [60, 5_000])  # ends within the probe, or does not
 def test_probes_find_the_time_of_a_step(num_tokens):
-    probes = measure_probes(replay(1_000.0, num_tokens), concurrencies=(1, 4), limit_s=0.15)
+    """Long enough for the machine's hiccups of some 20 ms not to matter."""
+    probes = measure_probes(replay(200.0, num_tokens), concurrencies=(1, 4), limit_s=0.5)
     assert [probe.num_running for probe in probes] == [1, 4]
     for probe in probes:
-        assert probe.step_s == pytest.approx(0.001, rel=0.15)
+        assert probe.step_s == pytest.approx(0.005, rel=0.15)
         prompt_tokens = len(PROBLEM.statement)
         assert probe.context_tokens > probe.num_running * prompt_tokens
     model = calibrate(probes, HARDWARE["h100"])
-    assert model.step_s(4, 200) == pytest.approx(0.001, rel=0.3)
+    assert model.step_s(4, 200) == pytest.approx(0.005, rel=0.3)
 
 
 def test_an_engine_too_slow_to_measure_gives_no_probe():
