@@ -118,7 +118,7 @@ class EqualPolicy:
             num_traces=self.num_traces,
             stop_votes=self.stop_votes,
             max_tokens=self.max_tokens,
-            timeout_s=_share_s(state),
+            timeout_s=state.share_s,
             stop=self.stop,
         )
 
@@ -165,12 +165,12 @@ class AdaptivePolicy:
         scale = self.seconds_per_problem / 350
         # Between two looks the number would stay; a pure policy looks every time.
         limits = [limit_s * scale for limit_s in (300, 345, 370, 420)]
-        row = sum(_share_s(state) >= limit_s for limit_s in limits)
+        row = sum(state.share_s >= limit_s for limit_s in limits)
         return Rule(
             num_traces=15 if state.num_done < 30 else (10, 12, 15, 16, 17)[row],
             stop_votes=NEVER,
             max_tokens=self.max_tokens,
-            timeout_s=_share_s(state),
+            timeout_s=state.share_s,
             stop=WindowStop(pairs=((4, 4), (4, 5), (5, 7), (6, 9))),
         )
 
@@ -231,11 +231,3 @@ def public_policies(
         "ESC": equal(16, stop=UnanimousStop()),
         "short-3@8": equal(8, stop=FirstStop()),
     }
-
-
-def _share_s(state: RunState) -> float:
-    """Returns an equal share of the time left; a problem too many shares with one more."""
-    left_s = max(state.deadline_s - state.elapsed_s, 0.0)
-    return left_s / (
-        state.num_problems - state.num_done if state.num_problems > state.num_done else 2
-    )

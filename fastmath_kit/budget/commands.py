@@ -16,8 +16,6 @@ from fastmath_kit.budget.scoring import compare, write_comparison
 from fastmath_kit.budget.throughput import read_hardware
 from fastmath_kit.problems.records import read_traces
 
-SECONDS_PER_PROBLEM = (60.0, 100.0, 150.0, 220.0, 350.0, 500.0)
-
 
 def read_pool(traces: Sequence[str | Path], length_scale: float = 1.0) -> list[Recorded]:
     """Returns the problems of all trace files; those of several models are mixed."""
@@ -63,7 +61,7 @@ def replay(
     out: str | Path,
     *,
     policy_path: str | Path,
-    seconds_per_problem: Sequence[float] = SECONDS_PER_PROBLEM,
+    seconds_per_problem: Sequence[float],
     num_runs: int = 200,
     length_scale: float = 1.0,
     seed: int = 0,

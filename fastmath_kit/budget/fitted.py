@@ -111,12 +111,8 @@ class FittedPolicy:
 
     def __call__(self, state: RunState) -> Rule:
         """Returns the rule of the next problem; its `timeout_s` is 0 when no time is left."""
-        left_s = max(state.deadline_s - state.elapsed_s, 0.0)
-        expected = state.num_problems - state.num_done
-        num_left = expected if expected > 0 else 2  # one too many: as if one more followed
-        share_s = left_s / num_left
-        ratio = _over_plan(state, share_s)
-        row = self._choose(share_s / ratio, num_left)
+        ratio = _over_plan(state)
+        row = self._choose(state.share_s / ratio, state.num_left)
         entry = self.menu[row]
         longer = math.sqrt(state.kappa * ratio)
         patience_s = tuple(seconds * longer for seconds in entry.patience_s)
@@ -124,10 +120,10 @@ class FittedPolicy:
             num_traces=entry.num_traces,
             stop_votes=NEVER,
             max_tokens=self.max_tokens,
-            timeout_s=min(patience_s[0], left_s),
+            timeout_s=min(patience_s[0], state.left_s),
             stop=PatienceStop(patience_s=patience_s),
             expected_s=entry.seconds,
-            why=f"{share_s:.0f} s a problem, {ratio:.2f} of plan: rule {row + 1} of "
+            why=f"{state.share_s:.0f} s a problem, {ratio:.2f} of plan: rule {row + 1} of "
             f"{len(self.menu)}, {entry.num_traces} traces, {entry.seconds * ratio:.3g} s",
         )
 
@@ -138,9 +134,9 @@ class FittedPolicy:
         return rows[-1] if rows else 0
 
 
-def _over_plan(state: RunState, share_s: float) -> float:
+def _over_plan(state: RunState) -> float:
     """Returns seconds spent over seconds expected, shrunk towards the drift of the engine."""
-    prior_s = max(_PRIOR_PROBLEMS * share_s, 1e-6)
+    prior_s = max(_PRIOR_PROBLEMS * state.share_s, 1e-6)
     ratio = (state.spent_s + prior_s * state.kappa) / (state.expected_s + prior_s)
     return min(max(ratio, 0.4 * state.kappa), 2.5 * state.kappa)
 

@@ -116,6 +116,22 @@ class RunState:
                 f"num_done={self.num_done}."
             )
 
+    @property
+    def left_s(self) -> float:
+        """Seconds to the deadline, 0 after it."""
+        return max(self.deadline_s - self.elapsed_s, 0.0)
+
+    @property
+    def num_left(self) -> int:
+        """Problems left with this one; one beyond the expected number: as if one more followed."""
+        expected = self.num_problems - self.num_done
+        return expected if expected > 0 else 2
+
+    @property
+    def share_s(self) -> float:
+        """An equal share of the time left."""
+        return self.left_s / self.num_left
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipPolicy:
@@ -152,11 +168,8 @@ class ClipPolicy:
 
     def __call__(self, state: RunState) -> Rule:
         """Returns the rule of the next problem; its `timeout_s` is 0 when no time is left."""
-        left_s = max(state.deadline_s - state.elapsed_s, 0.0)
-        expected = state.num_problems - state.num_done
-        num_later = expected - 1 if expected > 0 else 1
-        floor_s = min(self.base_s, left_s / (num_later + 1))
-        spare_s = left_s - self.base_s * num_later
+        floor_s = min(self.base_s, state.share_s)
+        spare_s = state.left_s - self.base_s * (state.num_left - 1)
         return Rule(
             num_traces=self.num_traces,
             stop_votes=self.stop_votes,

@@ -25,7 +25,7 @@ from fastmath_kit.problems.files import atomic_path
 Policy = Callable[[RunState], Rule]
 NO_CLOCK, ORACLE = "no clock", "oracle"  # to compare with, no policies
 _ORACLE_TRACES = 17  # the most that a policy here launches
-_NO_CLOCK_TRACES = 16
+_PATIENT = Rule(num_traces=16, stop_votes=NEVER, max_tokens=10**12, timeout_s=math.inf)
 
 
 def oracle_solved(draws: Sequence[Recorded], model: StepTime, deadline_s: float) -> int:
@@ -50,11 +50,7 @@ def no_clock_solved(draws: Sequence[Recorded], model: StepTime) -> int:
 
     No bound: a vote that is cut short can be luckier.
     """
-    longest = math.ceil(max(max(draw.tokens) for draw in draws))
-    patient = Rule(
-        num_traces=_NO_CLOCK_TRACES, stop_votes=NEVER, max_tokens=longest, timeout_s=math.inf
-    )
-    return sum(play(draw, patient, model=model).right for draw in draws)
+    return sum(play(draw, _PATIENT, model=model).right for draw in draws)
 
 
 def _soonest_right_s(draw: Recorded, model: StepTime) -> float:
@@ -99,19 +95,20 @@ def compare(
     Returns:
         One row a setting, as `setting_row`'s.
     """
+    runs = [draw_run(pool, num_problems, random.Random(f"{seed}/{run}")) for run in range(num_runs)]
+    no_clock = [no_clock_solved(draws, model) for draws in runs]
     rows = []
     for done, seconds in enumerate(seconds_per_problem):
         public = public_policies(seconds_per_problem=seconds, max_tokens=max_tokens)
         results = {name: Tally() for name in (*public, *policies, NO_CLOCK, ORACLE)}
         deadline_s = seconds * num_problems
-        for run in range(num_runs):
-            draws = draw_run(pool, num_problems, random.Random(f"{seed}/{run}"))
+        results[NO_CLOCK].solved += no_clock
+        for draws in runs:
             for name, policy in {**public, **policies}.items():
                 outcomes = play_run(
                     draws, policy, model=model, deadline_s=deadline_s, num_problems=num_problems
                 )
                 results[name].add(outcomes, deadline_s)
-            results[NO_CLOCK].solved.append(no_clock_solved(draws, model))
             results[ORACLE].solved.append(oracle_solved(draws, model, deadline_s))
         rows.append(setting_row(seconds, results, public))
         if on_progress is not None:
