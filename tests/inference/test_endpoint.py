@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -623,9 +624,22 @@ class RealServer:
                 self._process.wait(limit_s)
 
 
+MAX_TOKENS = 4096  # of a prompt with its completion: seconds of writing, so that it can be watched
+
+
 @pytest.fixture(scope="module")
-def real_server(tiny_model, tmp_path_factory):
-    server = RealServer(tiny_model, tmp_path_factory.mktemp("server"))
+def long_model(tiny_model, tmp_path_factory):
+    """The miniature's random model with a longer context; no position is learned."""
+    folder = shutil.copytree(tiny_model, tmp_path_factory.mktemp("long") / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["max_position_embeddings"] = MAX_TOKENS
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def real_server(long_model, tmp_path_factory):
+    server = RealServer(long_model, tmp_path_factory.mktemp("server"))
     try:
         server.wait()
         yield server
@@ -645,7 +659,7 @@ def launch(engine, max_tokens, *, statement=PROBLEMS[0].statement, **fields):
 def drawn(engine):
     """Returns the last updates of the same completions by whatever engine, in the same order."""
     statements = [problem.statement for problem in PROBLEMS[:3]]
-    room = 490 - len(prompt_ids(engine.tokenizer, ""))
+    room = MAX_TOKENS - 22 - len(prompt_ids(engine.tokenizer, ""))
     names = [launch(engine, 60, temperature=0.0, statement="1" * room)]  # cut to what is left
     for statement in statements:
         names.append(launch(engine, 40, temperature=0.0, weigh=True, statement=statement))
@@ -658,13 +672,13 @@ def drawn(engine):
 
 
 @pytest.mark.slow
-def test_a_real_server_writes_what_the_local_engine_writes(real_server, tiny_model):
-    with VLLMEngine(tiny_model, in_process=True, dtype="float32") as engine:
+def test_a_real_server_writes_what_the_local_engine_writes(real_server, long_model):
+    with VLLMEngine(long_model, in_process=True, dtype="float32") as engine:
         expected = drawn(engine)
-    with EndpointEngine(real_server.url, tokenizer=tiny_model) as engine:
+    with EndpointEngine(real_server.url, tokenizer=long_model) as engine:
         found = drawn(engine)
     assert [summary(update) for update in found] == [summary(update) for update in expected]
-    assert found[0].completion_tokens == 512 - 490
+    assert found[0].completion_tokens == 22
     for ours, theirs in zip(found[1:4], expected[1:4], strict=True):
         assert ours.mean_logprob == pytest.approx(theirs.mean_logprob, abs=1e-3)
         assert ours.tail_entropy == pytest.approx(theirs.tail_entropy, abs=1e-3)
@@ -673,9 +687,9 @@ def test_a_real_server_writes_what_the_local_engine_writes(real_server, tiny_mod
 
 
 @pytest.mark.slow
-def test_a_real_server_aborts_and_is_never_asked_for_too_much(real_server, tiny_model):
-    with EndpointEngine(real_server.url, tokenizer=tiny_model, max_concurrent=8) as engine:
-        names = [launch(engine, 450, temperature=0.0) for _ in range(8)]
+def test_a_real_server_aborts_and_is_never_asked_for_too_much(real_server, long_model):
+    with EndpointEngine(real_server.url, tokenizer=long_model, max_concurrent=8) as engine:
+        names = [launch(engine, MAX_TOKENS, temperature=0.0, ends_at_stop=False) for _ in range(8)]
         until_true(lambda: any(update.completion_tokens > 5 for update in engine.poll(0.05)), 60)
         until_true(lambda: real_server.num_requests()[0] == 8)
         start_s = time.monotonic()
@@ -686,7 +700,7 @@ def test_a_real_server_aborts_and_is_never_asked_for_too_much(real_server, tiny_
 
         num_before = real_server.num_requests()[1]
         for seed in range(64):
-            launch(engine, 20, seed=seed, ends_at_stop=False)
+            launch(engine, 100, seed=seed, ends_at_stop=False)
         num_left, most_open = 64, 0
         while num_left:
             num_left -= sum(update.finish_reason is not None for update in engine.poll(0.02))
@@ -696,10 +710,10 @@ def test_a_real_server_aborts_and_is_never_asked_for_too_much(real_server, tiny_
 
 
 @pytest.mark.slow
-def test_evaluation_by_the_command_line_on_a_fleet(real_server, tiny_model, tmp_path):
+def test_evaluation_by_the_command_line_on_a_fleet(real_server, long_model, tmp_path):
     rows = [f"{problem.id},{problem.statement},{problem.solution}" for problem in PROBLEMS]
     (tmp_path / "problems.csv").write_text("id,problem,answer\n" + "\n".join(rows) + "\n")
-    command = [sys.executable, "-m", "fastmath_kit.cli", "evaluate", "--model", tiny_model, "--k"]
+    command = [sys.executable, "-m", "fastmath_kit.cli", "evaluate", "--model", long_model, "--k"]
     command += ["2", "--problems", tmp_path / "problems.csv", "--out", tmp_path / "out"]
     command += ["--max-tokens", "30", "--max-concurrent", "4"]
     for host in ("127.0.0.1", "localhost"):  # one server, twice
@@ -720,10 +734,10 @@ def test_evaluation_by_the_command_line_on_a_fleet(real_server, tiny_model, tmp_
 
 
 @pytest.mark.slow
-def test_a_real_server_that_is_stopped_ends_the_engine(real_server, tiny_model):
+def test_a_real_server_that_is_stopped_ends_the_engine(real_server, long_model):
     """The last test of this server."""
-    with EndpointEngine(real_server.url, tokenizer=tiny_model) as engine:
-        launch(engine, 450, temperature=0.0)
+    with EndpointEngine(real_server.url, tokenizer=long_model) as engine:
+        launch(engine, MAX_TOKENS, temperature=0.0, ends_at_stop=False)
         until_true(lambda: engine.poll(0.01), 60)
         real_server.stop()
         with pytest.raises(EngineError, match=f"^{real_server.url}/v1: .*also after waits"):
