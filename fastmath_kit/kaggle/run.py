@@ -124,19 +124,19 @@ class Run:
             self._traces += solution.traces  # also of a solver that comes back too late
             return solution
 
+        begin_s = time.monotonic()
         solution = self._keeper.call(engine, work, limit_s=rule.timeout_s + _LATE_S)
-        if solution is None:
-            line.stop_reason = "left"
-            return True
-        line.stop_reason = solution.stop_reason
-        line.completion_tokens = sum(trace.completion_tokens for trace in solution.traces)
-        line.predicted_s = self._pace.update(_spans(live, solution), seconds=solution.seconds)
-        if rule.expected_s is not None and solution.stop_reason != "engine":
-            self._spent_s += solution.seconds
-            self._expected_s += rule.expected_s
-        if solution.stop_reason == "engine":
+        line.stop_reason = "left" if solution is None else solution.stop_reason
+        if solution is not None:
+            line.completion_tokens = sum(trace.completion_tokens for trace in solution.traces)
+            line.predicted_s = self._pace.update(_spans(live, solution), seconds=solution.seconds)
+        if line.stop_reason == "engine":
             self._keeper.restart("died", engine)
-        return solution.stop_reason != "engine"
+            return False
+        if rule.expected_s is not None:
+            self._spent_s += time.monotonic() - begin_s
+            self._expected_s += rule.expected_s
+        return True
 
     def decide(self, line: Line) -> None:
         """Answers with the votes heard so far, if there are any."""

@@ -20,10 +20,10 @@ MODEL = StepTime(base_s=0.001, per_sequence_s=0.0, prompt_tokens=0, prefill_toke
 TOKENS = 40
 
 
-def replay(tokens_per_s=1_000.0):
+def replay(tokens_per_s=1_000.0, engine=ReplayEngine):
     """Two traces with the same answer; 40 steps of 1 ms each, as the model says."""
     traces = [Trace(problem_id="p", sample=i, completion_tokens=TOKENS, answer=7) for i in range(2)]
-    return ReplayEngine(traces, [PROBLEM], tokens_per_s=tokens_per_s)
+    return engine(traces, [PROBLEM], tokens_per_s=tokens_per_s)
 
 
 def predictor(folder, start_engine, policy, **options):
@@ -72,6 +72,26 @@ def test_the_policy_is_told_what_was_spent_and_expected(tmp_path):
     assert [state.num_done for state in policy.states] == [0, 1, 2]
     lines = log(tmp_path)
     assert {line["rule"]["why"] for line in lines} == {"because"}
+
+
+class Sluggish(ReplayEngine):
+    """Comes back from its first poll long after any time-out."""
+
+    def poll(self, timeout_s):
+        if not hasattr(self, "polled"):
+            self.polled = True
+            time.sleep(0.5)
+        return super().poll(timeout_s)
+
+
+def test_a_solver_that_is_left_has_spent_its_time_too(tmp_path):
+    """Else the longest problems would count neither as spent nor as expected."""
+    policy = Recorder(expected_s=0.02, timeout_s=0.1)
+    predict = predictor(tmp_path, lambda: replay(engine=Sluggish), policy)
+    assert [ask(predict) for _ in range(2)] == [5, 7]
+    assert log(tmp_path)[0]["stop_reason"] == "left"
+    assert [state.expected_s for state in policy.states] == pytest.approx([0.0, 0.02])
+    assert 0.1 <= policy.states[1].spent_s < 0.5
 
 
 def fitted():
