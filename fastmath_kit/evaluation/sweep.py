@@ -31,6 +31,7 @@ from fastmath_kit.evaluation.metrics import (
 )
 from fastmath_kit.evaluation.report import write_json
 from fastmath_kit.evaluation.setting import is_finished, setting_of
+from fastmath_kit.evaluation.unfinished import Unfinished
 from fastmath_kit.inference.protocol import Engine, Sampling
 from fastmath_kit.problems.records import Problem, Trace, read_traces, write_traces
 
@@ -135,7 +136,8 @@ def evaluate(
 
     `out` gets `traces.parquet` and `report.json`, whose `setting` says what was measured. Where a
     finished run of the same setting stands, its traces are scored again, for these budgets, and
-    nothing is sampled; a run of another setting is never overwritten.
+    nothing is sampled; one that was stopped goes on from what `out/unfinished` kept, at most a
+    minute old; a run of another setting is never overwritten.
 
     Args:
         model: Folder of a model vLLM can load; with `endpoints`, its tokenizer is enough.
@@ -163,18 +165,28 @@ def evaluate(
     _check_request(problems, k, budgets_tokens, sampling)
     report_path, traces_path = Path(out) / "report.json", Path(out) / "traces.parquet"
     setting = setting_of(model, problems, k, sampling, endpoints, served_model)
-    finished = is_finished(report_path, traces_path, setting)
-    if finished:
+
+    def score(traces: Sequence[Trace]) -> dict[str, Any]:
+        result = {"setting": setting} | summarize(Path(model).name, traces, budgets_tokens)
+        write_json(result, report_path)
+        return result
+
+    if is_finished(report_path, traces_path, setting):
         logger.info("%s: same model and setting, scoring its traces again", traces_path)
-        traces = read_traces(traces_path)
-    else:
+        return score(read_traces(traces_path))
+    with Unfinished(Path(out) / "unfinished", setting) as unfinished:
         with _engine(model, endpoints, served_model, max_concurrent) as engine:
             traces = sample_traces(
-                problems, engine, k=k, sampling=sampling, model=str(model), on_progress=on_progress
+                problems,
+                engine,
+                k=k,
+                sampling=sampling,
+                model=str(model),
+                done=unfinished.traces,
+                on_traces=unfinished.add,
+                on_progress=on_progress,
             )
-    result = {"setting": setting} | summarize(Path(model).name, traces, budgets_tokens)
-    write_json(result, report_path)  # first: traces beside no report are somebody else's
-    if not finished:
+        result = score(traces)  # first: traces beside no report are somebody else's
         write_traces(traces, traces_path)
     return result
 

@@ -2,7 +2,7 @@
 
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import asdict, dataclass, replace
 from typing import Self
 
@@ -90,14 +90,24 @@ class Batch:
         """Tokens so far of every running completion."""
         return tuple(live.num_tokens for live in self._launched if live.trace is None)
 
-    def launch(self, problem: Problem, num_traces: int, sampling: Sampling) -> None:
-        """Starts that many further samples of a problem."""
+    def launch(
+        self,
+        problem: Problem,
+        num_traces: int,
+        sampling: Sampling,
+        *,
+        known: Container[tuple[str, int]] = (),
+    ) -> None:
+        """Starts that many further samples of a problem but those known by its id and number."""
         if not num_traces:
             return
         python = None if self._tool is None else self._tool.style
         ids = prompt_ids(self._engine.tokenizer, problem.statement, python)
         first = self._num_samples[problem.id]
         for sample in range(first, first + num_traces):
+            self._num_samples[problem.id] += 1
+            if (problem.id, sample) in known:
+                continue
             seed = sampling.seed
             if seed is not None:
                 seed = zlib.crc32(f"{seed}/{problem.id}/{sample}".encode())
@@ -115,7 +125,6 @@ class Batch:
             except DataError as error:
                 raise DataError(f"problem {problem.id}: {error}") from error
             self._launched.append(launched)
-            self._num_samples[problem.id] += 1
         self._tell({"event": "launch", "problem_id": problem.id, "num_traces": num_traces})
 
     def poll(self, timeout_s: float) -> list[Trace]:

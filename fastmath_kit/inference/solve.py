@@ -117,6 +117,8 @@ def sample_traces(
     k: int,
     sampling: Sampling,
     model: str | None = None,
+    done: Sequence[Trace] = (),
+    on_traces: Callable[[list[Trace]], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Trace]:
     """Returns `k` traces of every problem, by problem and then sample.
@@ -131,6 +133,8 @@ def sample_traces(
         sampling: How they are drawn. Each has its own seed, made of `sampling.seed` (None counts as
             0), the problem's id and the sample, so a subset of the problems repeats its seeds.
         model: Name recorded in the traces; None takes the engine's.
+        done: Traces of these problems that need not be sampled again.
+        on_traces: Called with traces that have just ended, graded as text only.
         on_progress: Called with the traces done and the traces in all.
 
     Raises:
@@ -141,16 +145,19 @@ def sample_traces(
     if k < 1:
         raise ConfigError(f"k must be at least 1, got {k}.")
     sampling = replace(sampling, seed=sampling.seed or 0)
+    done, total = list(done), k * len(problems)
+    known = {(trace.problem_id, trace.sample) for trace in done}
     with Batch(engine, time.monotonic, model or engine.name) as batch:
         for problem in problems:
-            batch.launch(problem, k, sampling)
-        total = num_running = batch.num_running
-        while num_running:
-            batch.poll(_POLL_S)
-            if on_progress is not None and batch.num_running < num_running:
+            batch.launch(problem, k, sampling, known=known)
+        while batch.num_running:
+            if (ended := batch.poll(_POLL_S)) and on_traces is not None:
+                on_traces(ended)
+            if ended and on_progress is not None:
                 on_progress(total - batch.num_running, total)
-            num_running = batch.num_running
-        return _grade(batch.traces())
+        place = {problem.id: number for number, problem in enumerate(problems)}
+        traces = [*done, *batch.traces()]
+        return _grade(sorted(traces, key=lambda trace: (place[trace.problem_id], trace.sample)))
 
 
 def _grade(traces: list[Trace]) -> list[Trace]:

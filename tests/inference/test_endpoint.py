@@ -709,18 +709,24 @@ def test_a_real_server_aborts_and_is_never_asked_for_too_much(real_server, long_
         assert real_server.num_requests() == (0, num_before + 64)
 
 
+def evaluation(model, folder, *options):
+    """Returns the command that evaluates a model on the six problems."""
+    rows = [f"{problem.id},{problem.statement},{problem.solution}" for problem in PROBLEMS]
+    (folder / "problems.csv").write_text("id,problem,answer\n" + "\n".join(rows) + "\n")
+    command = [sys.executable, "-m", "fastmath_kit.cli", "evaluate", "--model", model]
+    command += ["--problems", folder / "problems.csv", "--out", folder / "out", *options]
+    return [str(part) for part in command]
+
+
 @pytest.mark.slow
 def test_evaluation_by_the_command_line_on_a_fleet(real_server, long_model, tmp_path):
-    rows = [f"{problem.id},{problem.statement},{problem.solution}" for problem in PROBLEMS]
-    (tmp_path / "problems.csv").write_text("id,problem,answer\n" + "\n".join(rows) + "\n")
-    command = [sys.executable, "-m", "fastmath_kit.cli", "evaluate", "--model", long_model, "--k"]
-    command += ["2", "--problems", tmp_path / "problems.csv", "--out", tmp_path / "out"]
-    command += ["--max-tokens", "30", "--max-concurrent", "4"]
+    options = ["--k", 2, "--max-tokens", 30, "--max-concurrent", 4]
     for host in ("127.0.0.1", "localhost"):  # one server, twice
         url = real_server.url.replace("127.0.0.1", f"me:secret@{host}")
-        command += ["--endpoint", url]
+        options += ["--endpoint", url]
+    command = evaluation(long_model, tmp_path, *options)
     num_before = real_server.num_requests()[1]
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report == json.loads((tmp_path / "out/report.json").read_text())
@@ -731,6 +737,26 @@ def test_evaluation_by_the_command_line_on_a_fleet(real_server, long_model, tmp_
     traces = read_traces(tmp_path / "out/traces.parquet")
     assert len(traces) == 12 and all(trace.correct is not None for trace in traces)
     assert real_server.num_requests()[1] == num_before + 12
+
+
+@pytest.mark.slow
+def test_an_interrupted_evaluation_goes_on_where_it_was(real_server, long_model, tmp_path):
+    options = ["--k", 4, "--max-tokens", 600, "--max-concurrent", 2]
+    command = evaluation(long_model, tmp_path, *options, "--endpoint", real_server.url)
+    num_before = real_server.num_requests()[1]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    until_true(lambda: real_server.num_requests()[1] >= num_before + 3, 120)
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130 and "Run the same command again to resume" in errors
+    kept = len(read_traces(tmp_path / "out/unfinished/traces.parquet"))
+    until_true(lambda: real_server.num_requests()[0] == 0)
+    num_before = real_server.num_requests()[1]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 0 < kept < 24 and real_server.num_requests()[1] == num_before + 24 - kept
+    assert len(read_traces(tmp_path / "out/traces.parquet")) == 24
+    assert not (tmp_path / "out/unfinished").exists()
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -177,6 +178,38 @@ def test_sample_traces_keeps_order_grades_and_reports():
     assert [t.correct for t in sampled] == [True, False, False, None, None, None]
     assert {t.model for t in sampled} == {"m"}
     assert calls == [(2, 6), (4, 6), (6, 6)]
+
+
+def test_sampling_goes_on_from_what_is_done():
+    """Only what is missing is launched, with the seeds it would have had."""
+
+    class Recorder(ReplayEngine):
+        def launch(self, prompt_ids, sampling):
+            seeds.append(sampling.seed)
+            return super().launch(prompt_ids, sampling)
+
+    def sample(**options):
+        engine = Recorder(traces, problems, tokens_per_s=10.0, clock=SimulatedClock())
+        return sample_traces(problems, engine, k=3, sampling=Sampling(max_tokens=100), **options)
+
+    problems, seeds = [PROBLEM, Problem(id="q", statement="What is $2-1$?")], []
+    traces = [
+        Trace(problem_id=problem.id, sample=i, completion_tokens=10, answer=i)
+        for problem in problems
+        for i in range(3)
+    ]
+    told, calls = [], []
+    whole = sample(on_traces=told.extend)
+    assert sorted(t.sample for t in told) == [0, 0, 1, 1, 2, 2]
+    whole_seeds = seeds.copy()
+    seeds.clear()
+    done = [replace(whole[i], seconds=9.0) for i in (5, 1)]
+    found = sample(done=done, on_progress=lambda *numbers: calls.append(numbers))
+    assert [(t.problem_id, t.sample) for t in found] == [(t.problem_id, t.sample) for t in whole]
+    assert [t.seconds == 9.0 for t in found] == [False, True, False, False, False, True]
+    assert seeds == [whole_seeds[i] for i in (0, 2, 3, 4)]
+    assert calls[-1] == (6, 6) and calls[0][0] > len(done)
+    assert sample(done=found) == found
 
 
 def test_a_rule_of_its_own_mind_is_asked_stops_and_launches_more():
