@@ -11,6 +11,7 @@ Rates, errors and changes are fractions: 0.94, -0.35. Tokens count completions w
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -165,30 +166,29 @@ def evaluate(
     _check_request(problems, k, budgets_tokens, sampling)
     report_path, traces_path = Path(out) / "report.json", Path(out) / "traces.parquet"
     setting = setting_of(model, problems, k, sampling, endpoints, served_model)
-
-    def score(traces: Sequence[Trace]) -> dict[str, Any]:
-        result = {"setting": setting} | summarize(Path(model).name, traces, budgets_tokens)
-        write_json(result, report_path)
-        return result
-
     if is_finished(report_path, traces_path, setting):
         logger.info("%s: same model and setting, scoring its traces again", traces_path)
-        return score(read_traces(traces_path))
-    with Unfinished(Path(out) / "unfinished", setting) as unfinished:
+        return _score(model, read_traces(traces_path), budgets_tokens, setting, report_path)
+    sample = partial(sample_traces, problems, k=k, sampling=sampling, model=str(model))
+    with Unfinished(Path(out) / "unfinished", setting) as kept:
         with _engine(model, endpoints, served_model, max_concurrent) as engine:
-            traces = sample_traces(
-                problems,
-                engine,
-                k=k,
-                sampling=sampling,
-                model=str(model),
-                done=unfinished.traces,
-                on_traces=unfinished.add,
-                on_progress=on_progress,
-            )
-        result = score(traces)  # first: traces beside no report are somebody else's
+            traces = sample(engine, done=kept.traces, on_traces=kept.add, on_progress=on_progress)
+        # The report first: traces beside no report are somebody else's.
+        report = _score(model, traces, budgets_tokens, setting, report_path)
         write_traces(traces, traces_path)
-    return result
+    return report
+
+
+def _score(
+    model: str | Path,
+    traces: Sequence[Trace],
+    budgets_tokens: Sequence[int],
+    setting: dict[str, Any],
+    report_path: Path,
+) -> dict[str, Any]:
+    report = {"setting": setting} | summarize(Path(model).name, traces, budgets_tokens)
+    write_json(report, report_path)
+    return report
 
 
 def _engine(
