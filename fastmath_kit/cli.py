@@ -51,7 +51,8 @@ def _command(function: Callable[..., dict]) -> Callable[..., None]:
             print("Error:", " ".join(str(error).split()), file=sys.stderr)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
-            print("Interrupted. Run the same command again to resume.", file=sys.stderr)
+            how = "with --resume" if "resume" in kwargs else "again"
+            print(f"Interrupted. Run the same command {how} to go on.", file=sys.stderr)
             raise typer.Exit(130) from error
         print(json.dumps(result), file=result_file, flush=True)
 

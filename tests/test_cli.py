@@ -146,13 +146,26 @@ def test_stdout_is_one_json_line_whatever_libraries_print():
             "Error: {cwd}/runs/demo: the disk is full. Free some space or choose another folder "
             "with --out.\n",
         ),
-        ("raise KeyboardInterrupt", 130, "Interrupted. Run the same command again to resume.\n"),
+        ("raise KeyboardInterrupt", 130, "Interrupted. Run the same command again to go on.\n"),
     ],
 )
 def test_errors_end_in_one_line(body, status, message):
     done = fastmath("demo", code=fake_demo(body))
     message = message.format(cwd=Path.cwd())
     assert (done.returncode, done.stderr, done.stdout) == (status, message, "")
+
+
+def test_an_interrupted_training_names_the_option_that_goes_on():
+    code = (
+        "import types\n"
+        "def train(*arguments, **options):\n"
+        "    raise KeyboardInterrupt\n"
+        "sys.modules['fastmath_kit.training.launch'] = types.SimpleNamespace(train=train)\n"
+    )
+    options = ["--preset", "p", "--model", "m", "--data", "d.jsonl", "--out", "runs/sft"]
+    done = fastmath("train", "sft", *options, code=code)
+    assert done.returncode == 130
+    assert "Interrupted. Run the same command with --resume to go on.\n" in done.stderr
 
 
 def test_our_own_mistakes_keep_their_traceback():
@@ -172,4 +185,4 @@ def test_ctrl_c_in_a_terminal(tmp_path):
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGINT)
     assert process.wait(timeout=30) == 130
-    assert process.stderr.read() == b"Interrupted. Run the same command again to resume.\n"
+    assert process.stderr.read() == b"Interrupted. Run the same command again to go on.\n"

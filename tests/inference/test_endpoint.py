@@ -748,7 +748,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(real_server, long_model,
     until_true(lambda: real_server.num_requests()[1] >= num_before + 3, 120)
     running.send_signal(signal.SIGINT)
     _, errors = running.communicate(timeout=60)
-    assert running.returncode == 130 and "Run the same command again to resume" in errors
+    assert running.returncode == 130 and "Run the same command again to go on" in errors
     kept = len(read_traces(tmp_path / "out/unfinished/traces.parquet"))
     until_true(lambda: real_server.num_requests()[0] == 0)
     num_before = real_server.num_requests()[1]
