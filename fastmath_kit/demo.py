@@ -143,7 +143,7 @@ class _Demo:
         """Fits the budget policy to this machine and GRPO's traces of problems not rehearsed."""
         from fastmath_kit.budget.fitted import write_policy
         from fastmath_kit.budget.fitting import fit_policy
-        from fastmath_kit.budget.replay import recorded_problems
+        from fastmath_kit.budget.recorded import recorded_problems
         from fastmath_kit.budget.throughput import HARDWARE, calibrate
         from fastmath_kit.inference.engine import VLLMEngine
         from fastmath_kit.inference.warmup import measure_probes, start_warm

@@ -25,6 +25,7 @@ from fastmath_kit.budget.policy import (
 )
 
 _GO_ON = Decision()
+_ON_TIME = 0.1  # of a problem's share: what the gateway takes between two problems is not lateness
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,14 +35,18 @@ class WindowStop:
     Attributes:
         pairs: `(votes, window)`.
         only_first: The windows count from the first finished trace, not to the last.
+        num_finished: So many ends decide in any case.
     """
 
     pairs: tuple[tuple[int, int], ...]
     only_first: bool = False
+    num_finished: int = NEVER
 
     def __call__(self, state: ProblemState) -> Decision:
-        """Returns a stop if a window agrees."""
+        """Returns a stop if a window agrees, or enough have ended."""
         answers = state.answers
+        if len(answers) >= self.num_finished:
+            return Decision(stop=f"{self.num_finished} ended")
         for votes, window in self.pairs:
             if len(answers) < votes or (self.only_first and len(answers) > window):
                 continue
@@ -128,7 +133,7 @@ class BankPolicy:
     """A fixed base and part of the savings so far.
 
     Source: NemoSkills, first place of AIMO 2: 350 s and at most 210 s from the bank, 12 traces,
-    stop at 4 equal among the first 5 or 10.
+    stop at 4 equal among the first 5, or when 10 have ended.
     """
 
     base_s: float
@@ -144,7 +149,7 @@ class BankPolicy:
             stop_votes=NEVER,
             max_tokens=self.max_tokens,
             timeout_s=self.base_s + min(max(saved_s, 0.0), self.bank_s),
-            stop=WindowStop(pairs=((4, 5), (4, 10)), only_first=True),
+            stop=WindowStop(pairs=((4, 5),), only_first=True, num_finished=10),
         )
 
 
@@ -190,7 +195,7 @@ class CutOffPolicy:
     def __call__(self, state: RunState) -> Rule:
         """Returns the rule of the next problem."""
         share_s = state.deadline_s / state.num_problems
-        late = state.elapsed_s > share_s * state.num_done
+        late = state.elapsed_s > share_s * (state.num_done + _ON_TIME)
         left_s = share_s * (state.num_done + 1) - state.elapsed_s
         return Rule(
             num_traces=self.num_traces * 2 // 3 if late else self.num_traces,

@@ -23,7 +23,7 @@ import numpy as np
 
 from fastmath_kit.budget.fitted import FittedPolicy, MenuRule
 from fastmath_kit.budget.pricing import least_shares
-from fastmath_kit.budget.replay import Recorded, shuffled
+from fastmath_kit.budget.recorded import Recorded, shuffled
 from fastmath_kit.budget.simulated import SimulatedEngine
 from fastmath_kit.budget.throughput import StepTime
 from fastmath_kit.budget.weather import FAIR

@@ -57,6 +57,10 @@ class Decision:
     launch: int = 0
     review_s: float = math.inf
 
+    def wake_s(self, elapsed_s: float) -> float:
+        """Returns `review_s` if that is still to come, else infinity: nothing has changed since."""
+        return self.review_s if self.review_s > elapsed_s else math.inf
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:

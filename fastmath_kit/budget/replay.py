@@ -12,38 +12,18 @@ trace for all of them: differences are paired. Times are in seconds.
 """
 
 import math
-import random
-from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from fastmath_kit.budget.guard import LEAST_S, guard_s
 from fastmath_kit.budget.policy import Decision, Rule, RunState
+from fastmath_kit.budget.recorded import Recorded
 from fastmath_kit.budget.simulated import SimulatedEngine
 from fastmath_kit.budget.throughput import Drift, StepTime
 from fastmath_kit.budget.weather import FAIR, Weather
-from fastmath_kit.errors import DataError
-from fastmath_kit.problems.answers import Answer, same_answer
-from fastmath_kit.problems.records import Trace
 
 _GO_ON = Decision()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recorded:
-    """One problem's traces in launch order, some problem's draw, or all that were recorded.
-
-    Attributes:
-        problem_id: Where they come from.
-        tokens: Length of each trace.
-        answers: Its answer, None for none.
-        right: The answers that are right.
-    """
-
-    problem_id: str
-    tokens: tuple[float, ...]
-    answers: tuple[Answer | None, ...]
-    right: frozenset[Answer]
+_PROBED = (8, 8 * 1_000)  # traces and context of the step that says how fast an engine is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +37,7 @@ class Outcome:
         reason: `votes`, `lead`, `finished`, `timeout`, `no_traces` or a stop's own word.
         start_s: When it started on the run's clock.
         seconds: How long it took.
-        work_s: How long the engine's model says the same work takes.
+        work_s: How long the same work takes on the engine that the policy counts on.
         num_traces: Traces launched.
         leader_votes: Votes of the winner.
         why: `Rule.why`.
@@ -75,64 +55,6 @@ class Outcome:
     why: str = ""
 
 
-def recorded_problems(traces: Sequence[Trace], *, length_scale: float = 1.0) -> list[Recorded]:
-    """Returns the traces by model and problem; each model's problem is a problem of its own.
-
-    A truncated trace did not answer.
-
-    Raises:
-        DataError: there are no traces, or a trace has neither a solution nor a grade.
-    """
-    groups = defaultdict(list)
-    for trace in traces:
-        if trace.solution is None and trace.correct is None:
-            raise DataError(
-                f"a trace of problem {trace.problem_id} has neither solution nor correct. "
-                "Sample traces of problems with answers."
-            )
-        groups[trace.model or "", trace.problem_id].append(trace)
-    if not groups:
-        raise DataError("no traces to replay. Sample some with `fastmath evaluate`.")
-    return [_recorded(key[1], group, length_scale) for key, group in groups.items()]
-
-
-def _recorded(problem_id: str, traces: list[Trace], length_scale: float) -> Recorded:
-    answers = [t.answer if t.finish_reason in (None, "stop") else None for t in traces]
-    graded = zip(answers, traces, strict=True)
-    right = {
-        answer
-        for answer, trace in graded
-        if answer is not None
-        and (same_answer(answer, trace.solution) if trace.correct is None else trace.correct)
-    }
-    tokens = tuple(max(trace.completion_tokens * length_scale, 1.0) for trace in traces)
-    return Recorded(
-        problem_id=problem_id, tokens=tokens, answers=tuple(answers), right=frozenset(right)
-    )
-
-
-def draw_run(pool: Sequence[Recorded], num_problems: int, rng: random.Random) -> list[Recorded]:
-    """Returns problems in random order, their traces shuffled.
-
-    No problem comes a third time before all came twice, and the traces of one draw are all
-    different.
-    """
-    rounds = -(-num_problems // len(pool))
-    chosen = [row for _ in range(rounds) for row in rng.sample(pool, len(pool))][:num_problems]
-    rng.shuffle(chosen)
-    return [shuffled(recorded, rng) for recorded in chosen]
-
-
-def shuffled(recorded: Recorded, rng: random.Random) -> Recorded:
-    """Returns the traces in another order."""
-    order = rng.sample(range(len(recorded.tokens)), len(recorded.tokens))
-    return replace(
-        recorded,
-        tokens=tuple(recorded.tokens[i] for i in order),
-        answers=tuple(recorded.answers[i] for i in order),
-    )
-
-
 def play_run(
     draws: Sequence[Recorded],
     policy: Callable[[RunState], Rule],
@@ -141,6 +63,7 @@ def play_run(
     deadline_s: float,
     num_problems: int,
     weather: Weather = FAIR,
+    planned: StepTime | None = None,
 ) -> list[Outcome]:
     """Returns what becomes of every problem of a run, under the guard.
 
@@ -151,8 +74,13 @@ def play_run(
         deadline_s: When the last answer must be out; the run starts at 0.
         num_problems: How many are announced; more or fewer may come.
         weather: What goes wrong with the engine.
+        planned: The engine that the policy counts on, where it is another one: the policy is told
+            how much slower this one is, at first by a step of eight traces, as after a probe.
     """
-    now_s, drift, spent_s, expected_s, outcomes = 0.0, Drift(), 0.0, 0.0, []
+    planned = planned or model
+    ratio = model.step_s(*_PROBED) / planned.step_s(*_PROBED)
+    drift = Drift(observed_s=ratio * Drift().predicted_s)
+    now_s, spent_s, expected_s, outcomes = 0.0, 0.0, 0.0, []
     for num_done, draw in enumerate(draws):
         now_s += model.overhead_s
         state = RunState(
@@ -166,7 +94,15 @@ def play_run(
         )
         rule = policy(state)
         limit_s = min(rule.timeout_s, guard_s(state))
-        outcome = play(draw, rule, model=model, start_s=now_s, limit_s=limit_s, weather=weather)
+        outcome = play(
+            draw,
+            rule,
+            model=model,
+            start_s=now_s,
+            limit_s=limit_s,
+            weather=weather,
+            planned=planned,
+        )
         drift = drift.update(predicted_s=outcome.work_s, observed_s=outcome.seconds)
         if rule.expected_s is not None and outcome.num_traces:
             spent_s += outcome.seconds
@@ -184,10 +120,11 @@ def play(
     start_s: float = 0.0,
     limit_s: float = math.inf,
     weather: Weather = FAIR,
+    planned: StepTime | None = None,
 ) -> Outcome:
     """Returns what becomes of one problem under one rule, within `limit_s` at the latest."""
     limit_s = min(limit_s, rule.timeout_s)
-    engine = SimulatedEngine(draw.tokens, draw.answers, model, rule.max_tokens)
+    engine = SimulatedEngine(draw.tokens, draw.answers, model, rule.max_tokens, planned=planned)
     reason = "no_traces"
     if limit_s >= LEAST_S:
         engine.launch(rule.num_traces)
@@ -219,7 +156,7 @@ def _watch(
             return "lead"
         if engine.elapsed_s >= limit_s:
             return "timeout"
-        wake_s = min(limit_s, max(decision.review_s, engine.elapsed_s + 1e-3))
+        wake_s = min(limit_s, decision.wake_s(engine.elapsed_s))
         engine.advance(start_s, wake_s, weather)
         if engine.leader_votes >= rule.stop_votes:
             return "votes"

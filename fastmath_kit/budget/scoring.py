@@ -18,7 +18,8 @@ from typing import Any
 
 from fastmath_kit.budget.baselines import public_policies
 from fastmath_kit.budget.policy import NEVER, Rule, RunState
-from fastmath_kit.budget.replay import Outcome, Recorded, draw_run, play, play_run
+from fastmath_kit.budget.recorded import Recorded, draw_run
+from fastmath_kit.budget.replay import Outcome, play, play_run
 from fastmath_kit.budget.throughput import StepTime
 from fastmath_kit.problems.files import atomic_path
 
@@ -98,21 +99,21 @@ def compare(
     runs = [draw_run(pool, num_problems, random.Random(f"{seed}/{run}")) for run in range(num_runs)]
     no_clock = [no_clock_solved(draws, model) for draws in runs]
     rows = []
-    for done, seconds in enumerate(seconds_per_problem):
+    for done, seconds in enumerate(seconds_per_problem, start=1):
         public = public_policies(seconds_per_problem=seconds, max_tokens=max_tokens)
         results = {name: Tally() for name in (*public, *policies, NO_CLOCK, ORACLE)}
         deadline_s = seconds * num_problems
+        clock = {"model": model, "deadline_s": deadline_s, "num_problems": num_problems}
         results[NO_CLOCK].solved += no_clock
         for draws in runs:
             for name, policy in {**public, **policies}.items():
-                outcomes = play_run(
-                    draws, policy, model=model, deadline_s=deadline_s, num_problems=num_problems
-                )
+                planned = getattr(policy, "model", None)
+                outcomes = play_run(draws, policy, planned=planned, **clock)
                 results[name].add(outcomes, deadline_s)
             results[ORACLE].solved.append(oracle_solved(draws, model, deadline_s))
         rows.append(setting_row(seconds, results, public))
         if on_progress is not None:
-            on_progress(done + 1, len(seconds_per_problem))
+            on_progress(done, len(seconds_per_problem))
     return rows
 
 
@@ -234,12 +235,14 @@ def _cell(policy: Mapping[str, Any], best: str) -> str:
     if policy["is_public"] or policy["is_reference"]:
         return text
     error = policy["standard_error"] if policy["split_error"] is None else policy["split_error"]
-    return f"{text} ({policy['difference']:+.2f} ± {error or 0:.2f})"
+    return f"{text} ({policy['difference']:+.2f}{'' if error is None else f' ± {error:.2f}'})"
 
 
-def write_comparison(rows: Sequence[Mapping[str, Any]], out: str | Path) -> dict[str, Any]:
+def write_comparison(
+    rows: Sequence[Mapping[str, Any]], out: str | Path, *, policy: str
+) -> dict[str, Any]:
     """Writes `report.json` and `table.md` into `out` and returns the report."""
-    report = {"settings": list(rows)}
+    report = {"policy": policy, "settings": list(rows)}
     with atomic_path(Path(out) / "report.json") as temporary:
         temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     with atomic_path(Path(out) / "table.md") as temporary:

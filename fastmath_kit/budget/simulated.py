@@ -16,7 +16,7 @@ class SimulatedEngine:
 
     Attributes:
         elapsed_s: Seconds since the first launch.
-        work_s: What the model says the same work takes.
+        work_s: How long the same work takes on the planned engine.
         num_launched: Traces launched.
         leader: The answer that leads; a tie goes to the one that reached its count first.
         leader_votes: Its votes.
@@ -29,6 +29,8 @@ class SimulatedEngine:
         answers: tuple[Answer | None, ...],
         model: StepTime,
         max_tokens: int,
+        *,
+        planned: StepTime | None = None,
     ) -> None:
         """Takes the traces in launch order; there are no more than these."""
         self.elapsed_s = self.work_s = 0.0
@@ -36,6 +38,7 @@ class SimulatedEngine:
         self.leader: Answer | None = None
         self._tokens, self._answers, self._model = tokens, answers, model
         self._max_tokens = max_tokens
+        self._planned = planned or model
         self._step = self._context = self._owed_s = 0.0
         self._running: list[tuple[float, int]] = []  # heap of final step and launch
         self._starts: list[float] = []  # the step at which each launch would have begun
@@ -93,7 +96,7 @@ class SimulatedEngine:
             seconds = weather.seconds(now_s, work_s) if num_running else float("inf")
             if self.elapsed_s + seconds > until_s:
                 break
-            self._grow(steps, seconds, work_s)
+            self._grow(steps, seconds, self._owed_s)
             if steps == to_end:
                 self._end_due()
                 return
@@ -101,15 +104,18 @@ class SimulatedEngine:
         busy_s = max(work_s - self._owed_s, 0.0)
         owed_s = max(self._owed_s - work_s, 0.0)
         steps = model.steps(busy_s, num_running, self._context) if num_running else 0.0
-        self._grow(steps, until_s - self.elapsed_s, work_s)
+        self._grow(steps, until_s - self.elapsed_s, min(work_s, self._owed_s))
         self._owed_s = owed_s
 
-    def _grow(self, steps: float, seconds: float, work_s: float) -> None:
+    def _grow(self, steps: float, seconds: float, read_s: float) -> None:
+        """Adds steps, and before them what `read_s` of this engine read of prompts."""
+        planned, num_running = self._planned, len(self._running)
+        self.work_s += planned.seconds(steps, num_running, self._context)
+        self.work_s += read_s * self._model.prefill_tokens_per_s / planned.prefill_tokens_per_s
         self._step += steps
-        self._context += steps * len(self._running)
+        self._context += steps * num_running
         self._owed_s = 0.0
         self.elapsed_s += seconds
-        self.work_s += work_s
 
     def _length(self, launch: int) -> float:
         return min(self._tokens[launch], self._max_tokens)

@@ -227,7 +227,7 @@ class _Watch:
         )
         decision = self._rule.stop(state)
         self._tell({"event": "decision"} | asdict(decision) | {"leader_votes": first})
-        self._review_s = decision.review_s
+        self._review_s = decision.wake_s(state.elapsed_s)
         if decision.stop is None:
             self._launch(decision.launch)
         return decision.stop

@@ -25,7 +25,8 @@ from functools import partial
 from fastmath_kit.budget.fitted import FittedPolicy
 from fastmath_kit.budget.fitting import fit_policy
 from fastmath_kit.budget.policy import RunState
-from fastmath_kit.budget.replay import draw_run, play_run, recorded_problems
+from fastmath_kit.budget.recorded import draw_run, halves, recorded_problems
+from fastmath_kit.budget.replay import play_run
 from fastmath_kit.budget.scoring import (
     Tally,
     compare,
@@ -112,13 +113,12 @@ def held_out(pool, other_pool, hardware: str, args) -> tuple[list[dict], int]:
     model = read_hardware(hardware)
     max_tokens = longest([*pool, *other_pool])
     fit = partial(fit_policy, model=model, max_tokens=max_tokens)
-    ids = sorted({problem.problem_id for problem in pool})
     tallies: dict = defaultdict(lambda: defaultdict(Tally))
     for split in range(args.first_split, args.first_split + args.splits):
-        half = set(random.Random(1_000 + split).sample(ids, len(ids) // 2))
-        tested = [p for p in pool if p.problem_id not in half]
+        fitting, tested = halves(pool, random.Random(1_000 + split))
+        half = {problem.problem_id for problem in fitting}
         policies = {
-            "fitted": fit([p for p in pool if p.problem_id in half]),
+            "fitted": fit(fitting),
             "transfer": fit([p for p in other_pool if p.problem_id in half]),
             "fitted on the tested": fit(tested),
         }

@@ -37,7 +37,8 @@ import numpy as np
 from fastmath_kit.budget.fitted import FittedPolicy
 from fastmath_kit.budget.fitting import fit_policy
 from fastmath_kit.budget.policy import Decision, ProblemState, Rule, RunState
-from fastmath_kit.budget.replay import Recorded, draw_run, play_run, recorded_problems
+from fastmath_kit.budget.recorded import Recorded, draw_run, recorded_problems
+from fastmath_kit.budget.replay import play_run
 from fastmath_kit.budget.throughput import StepTime, read_hardware
 from fastmath_kit.problems.records import read_problems, read_traces
 from fastmath_kit.training.length_features import fit_features

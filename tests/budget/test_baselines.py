@@ -13,7 +13,9 @@ from fastmath_kit.budget.baselines import (
 from fastmath_kit.budget.policy import ProblemState, RunState
 
 IMAGINATION = WindowStop(pairs=((4, 4), (4, 5), (5, 7), (6, 9)))
-NEMO = WindowStop(pairs=((4, 5), (4, 10)), only_first=True)
+NEMO = BankPolicy(base_s=350, bank_s=210, max_tokens=9)(
+    RunState(elapsed_s=0, deadline_s=17_500, num_done=0, num_problems=50)
+).stop
 
 
 def state(text):
@@ -36,8 +38,9 @@ def state(text):
         (IMAGINATION, "aabbaaa", True),  # 5 of 7
         (IMAGINATION, "....", False),  # nobody voted
         (NEMO, "aabaa", True),
-        (NEMO, "abcdaefaga", True),  # 4 of the first 10
-        (NEMO, "abcdefaghaaijaa", False),  # the tenth was the last that counted
+        (NEMO, "abcaaa", False),  # 4 of 6
+        (NEMO, "abcdefghi", False),
+        (NEMO, "abcdefghij", True),  # 10 have ended
         (BetaStop(), "aaa", False),  # 1 - 1/16 = 0.9375
         (BetaStop(), "aaaa", True),  # 1 - 1/32 = 0.969
         (BetaStop(), "aaaab", False),
@@ -67,6 +70,9 @@ def test_policies_by_hand():
     assert adaptive(run_state(14_600, 40)).num_traces == 10
     line = CutOffPolicy(num_traces=9, max_tokens=900, stop_votes=4)
     assert line(run_state(350, 1)).timeout_s == 350
+    on_time = line(run_state(352, 1))  # the gateway took 2 s
+    assert (on_time.timeout_s, on_time.num_traces, on_time.max_tokens) == (348, 9, 900)
+    assert line(run_state(1, 0)).num_traces == 9
     late = line(run_state(600, 1))
     assert (late.timeout_s, late.num_traces, late.max_tokens) == (100, 6, 600)
 

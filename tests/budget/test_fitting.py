@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 
 from fastmath_kit.budget.fitting import fit_policy
-from fastmath_kit.budget.replay import Recorded, draw_run, play_run
+from fastmath_kit.budget.recorded import Recorded, draw_run
+from fastmath_kit.budget.replay import play_run
 from fastmath_kit.budget.scoring import compare, is_late
 from fastmath_kit.budget.throughput import HARDWARE
 from fastmath_kit.budget.weather import Weather

@@ -1,20 +1,12 @@
-import random
 from dataclasses import replace
 
 import pytest
 
 from fastmath_kit.budget.policy import Decision, Rule
-from fastmath_kit.budget.replay import (
-    Recorded,
-    draw_run,
-    play,
-    play_run,
-    recorded_problems,
-)
+from fastmath_kit.budget.recorded import Recorded
+from fastmath_kit.budget.replay import play, play_run
 from fastmath_kit.budget.throughput import StepTime
 from fastmath_kit.budget.weather import Weather
-from fastmath_kit.errors import DataError
-from fastmath_kit.problems.records import Trace
 
 # A step takes 1 s however much runs; prompts and problems cost nothing.
 UNIT = StepTime(
@@ -114,19 +106,6 @@ def test_work_and_seconds_are_inverse(work_s):
     assert weather.work_s(2.0, seconds) == pytest.approx(work_s)
 
 
-def test_draws_are_fair_repeatable_and_without_replacement():
-    pool = [
-        Recorded(problem_id=str(i), tokens=(1, 2, 3), answers=(1, 2, 3), right=frozenset({1}))
-        for i in range(7)
-    ]
-    draws = draw_run(pool, 17, random.Random(3))
-    assert draws == draw_run(pool, 17, random.Random(3))
-    counts = [sum(d.problem_id == p.problem_id for d in draws) for p in pool]
-    assert set(counts) == {2, 3}
-    assert all(sorted(draw.tokens) == [1, 2, 3] for draw in draws)
-    assert all(draw.tokens == draw.answers for draw in draws)  # shuffled together
-
-
 def test_a_run_keeps_the_clock():
     outcomes = play_run(
         [DRAW] * 3, lambda state: rule(stop_votes=2), model=UNIT, deadline_s=1e4, num_problems=3
@@ -146,20 +125,30 @@ def test_a_problem_without_time_says_nothing_about_the_plan():
     assert [(state.spent_s, state.expected_s) for state in states] == [(0, 0), (40, 50), (40, 50)]
 
 
-def test_recorded_problems_of_two_models_and_truncated_traces():
-    def trace(**fields):
-        return Trace(problem_id="p", sample=0, completion_tokens=10, answer=3, **fields)
+def test_an_engine_slower_than_planned_is_known_from_the_first_problem_on():
+    slow = replace(UNIT, base_s=3.0)
+    kappas = []
 
-    traces = [
-        trace(solution="3", model="a"),
-        trace(solution="3", model="a", finish_reason="length"),
-        trace(solution="4", model="b"),
-        trace(correct=True, model="c"),
-    ]
-    a, b, c = recorded_problems(traces, length_scale=2.0)
-    assert (a.tokens, a.answers, a.right) == ((20, 20), (3, None), {3})
-    assert (b.right, c.right) == (frozenset(), {3})
-    with pytest.raises(DataError, match="neither solution nor correct"):
-        recorded_problems([trace()])
-    with pytest.raises(DataError, match="no traces"):
-        recorded_problems([])
+    def policy(state):
+        kappas.append(state.kappa)
+        return rule()
+
+    options = {"model": slow, "deadline_s": 1e4, "num_problems": 3}
+    work_s = [outcome.work_s for outcome in play_run([DRAW] * 3, policy, planned=UNIT, **options)]
+    assert work_s == pytest.approx([40, 40, 40])  # as planned; it takes 120 s
+    assert kappas == pytest.approx([3, 3, 3])
+    kappas.clear()
+    play_run([DRAW] * 3, policy, **options)
+    assert kappas == pytest.approx([1, 1, 1])  # as planned
+
+
+def test_a_look_in_the_past_is_none():
+    """A stop that asks to be asked again at a moment that is over would be asked for ever."""
+    asked = []
+
+    def stop(state):
+        asked.append(state.elapsed_s)
+        return Decision(review_s=5.0)
+
+    assert play(DRAW, rule(stop=stop), model=UNIT).reason == "finished"
+    assert asked == pytest.approx([0, 5, 10, 20, 30, 40])  # once when due, and at every end

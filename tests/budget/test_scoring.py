@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 
 from fastmath_kit.budget.baselines import public_policies
-from fastmath_kit.budget.replay import Recorded, draw_run, play_run
+from fastmath_kit.budget.recorded import Recorded, draw_run
+from fastmath_kit.budget.replay import play_run
 from fastmath_kit.budget.scoring import (
     Tally,
     compare,
@@ -104,7 +105,7 @@ def test_errors_by_run_and_by_split():
 def test_a_comparison_is_written(tmp_path):
     settings = {"seconds_per_problem": [20.0, 30.0], "num_runs": 2, "max_tokens": 1_000}
     rows = compare([EASY, HARD, LONG], {}, model=UNIT, **settings)
-    report = write_comparison(rows, tmp_path)
+    report = write_comparison(rows, tmp_path, policy="p.json")
     assert (tmp_path / "table.md").read_text() == comparison_table(rows)
     assert (tmp_path / "report.json").is_file()
     assert "| no clock |" in comparison_table(rows)
