@@ -4,7 +4,8 @@
         solve(problem, engine, rule)
 
 vLLM's own `LLMEngine` runs in one owner thread. Callers talk to that thread by a queue, so `poll`
-returns on time even when vLLM hangs, and its death is an `EngineError` at the next call.
+returns on time even when vLLM hangs, and its death is an `EngineError` at the next call; so is a
+step or a start that never ends, if vLLM has processes of its own.
 """
 
 import atexit
@@ -28,6 +29,8 @@ from fastmath_kit.inference.stops import Until
 from fastmath_kit.problems.prompts import STOP, stop_token_id
 
 _LIVENESS_S = 0.25  # how often poll looks whether vLLM's process still lives
+_STEP_S = 60.0  # a step of vLLM's own processes that was waited for so long will not end
+_START_S = 1_800.0  # nor will such a start
 
 
 class VLLMEngine(Engine):
@@ -82,6 +85,8 @@ class VLLMEngine(Engine):
         self._until: dict[str, Until] = {}  # the owner thread's
         self._outbox = Outbox()
         self._core = None
+        self._num_edges = 0  # beginnings and ends of steps: odd while one is under way
+        self._seen_edges, self._still_s = 0, 0.0  # what poll saw, and for how long
         ready = threading.Event()
         options = {
             "model": str(model),
@@ -94,8 +99,14 @@ class VLLMEngine(Engine):
             "seed": seed,
         }
         self._owner = threading.Thread(target=self._own, args=(options, ready), daemon=True)
+        before = set(multiprocessing.active_children())
         self._owner.start()
-        ready.wait()
+        if not ready.wait(None if in_process else _START_S):
+            self._outbox.close(f"{self.name}: vLLM did not start in {_START_S:.0f} s. Start again.")
+            for child in set(multiprocessing.active_children()) - before:
+                child.kill()  # vLLM's start then fails, and frees what it holds
+            self._commands.put(None)  # one that gets up all the same ends at once
+            ready.wait(vllm_core.CLOSE_S)
         self._outbox.check()
         atexit.register(self.close)
 
@@ -123,6 +134,7 @@ class VLLMEngine(Engine):
             if self._outbox.wait(min(left_s, _LIVENESS_S)):
                 break
             self._wake_owner_of_dead_core()
+            self._look_for_hang(min(left_s, _LIVENESS_S))
         return self._outbox.take()
 
     def abort(self, request_ids: Iterable[str]) -> None:
@@ -145,6 +157,19 @@ class VLLMEngine(Engine):
         if self._core is not None and vllm_core.end_wait_for_dead_core(self._core):
             self._commands.put(vllm_core.check_alive)
 
+    def _look_for_hang(self, waited_s: float) -> None:
+        """Gives up an engine whose step does not end; a pause of the machine is no waiting."""
+        is_stepping = self._num_edges % 2 == 1
+        if self._in_process or not is_stepping or self._num_edges != self._seen_edges:
+            self._seen_edges, self._still_s = self._num_edges, 0.0
+            return
+        self._still_s += waited_s
+        if self._still_s >= _STEP_S:
+            self._outbox.close(
+                f"{self.name}: vLLM hangs, a step has not ended in {_STEP_S:.0f} s. "
+                "Close this engine and start another one."
+            )
+
     # What follows runs in the owner thread only.
 
     def _own(self, options: dict, ready: threading.Event) -> None:
@@ -159,7 +184,10 @@ class VLLMEngine(Engine):
             ready.set()
             while self._obey(engine):
                 if engine.has_unfinished_requests():
-                    for output in engine.step():
+                    self._num_edges += 1
+                    outputs = engine.step()
+                    self._num_edges += 1
+                    for output in outputs:
                         self._grow(output, engine)
 
     def _record_end(self, kind, error: BaseException | None, traceback) -> bool:

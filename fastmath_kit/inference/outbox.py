@@ -110,9 +110,9 @@ class Outbox:
         return updates
 
     def close(self, message: str) -> None:
-        """Makes `message` the error of everyone who asks from now on."""
+        """Makes `message` the error of everyone who asks from now on; the first one stays."""
         with self._changed:
-            self._error = message
+            self._error = self._error or message
             self._changed.notify_all()
 
     def check(self) -> None:

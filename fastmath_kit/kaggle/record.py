@@ -191,9 +191,9 @@ class RunRecord:
 
     def _append(self, file: TextIOWrapper, values: dict) -> None:
         try:
-            file.write(json.dumps(values) + "\n")
+            file.write(json.dumps(values, default=str) + "\n")
             file.flush()
-        except (OSError, ValueError) as error:  # a closed file is a ValueError
+        except (OSError, TypeError, ValueError) as error:  # a closed file is a ValueError
             _log.error("%s cannot be written, answering goes on (%s)", file.name, error)
 
     def _write_traces(self) -> None:

@@ -1,7 +1,9 @@
 """Real vLLM on the random miniature, in this process and in processes of its own."""
 
+import contextlib
 import math
 import os
+import threading
 import time
 
 import psutil
@@ -9,6 +11,7 @@ import pytest
 
 from fastmath_kit.budget.policy import Rule
 from fastmath_kit.errors import ConfigError, DataError, EngineError
+from fastmath_kit.inference import engine as engine_module
 from fastmath_kit.inference.engine import VLLMEngine
 from fastmath_kit.inference.protocol import Sampling
 from fastmath_kit.inference.solve import sample_traces, solve
@@ -31,8 +34,12 @@ def launch(engine, max_tokens, **fields):
 
 
 def vllm_processes():
-    children = psutil.Process().children(recursive=True)
-    return [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            if any(name in " ".join(child.cmdline()) for name in ("spawn_main", "VLLM::")):
+                found.append(child)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -103,6 +110,28 @@ def test_a_refused_start_is_one_line_and_the_next_start_works(tiny_model):
         VLLMEngine(tiny_model, in_process=True, max_model_len=10**6)
     assert "\n" not in str(caught.value)
     with VLLMEngine(tiny_model, in_process=True, max_model_len=64) as engine:
+        assert greedy_traces(engine)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit_s", [0.1, 10.0])
+def test_a_start_that_never_ends_is_given_up(tiny_model, monkeypatch, limit_s, comes_true):
+    """Before vLLM has made a process, or when that one is frozen: nothing stays behind."""
+
+    def freeze():
+        comes_true(vllm_processes)
+        for process in vllm_processes():
+            with contextlib.suppress(psutil.Error):
+                process.suspend()
+
+    if limit_s > 1.0:
+        threading.Thread(target=freeze).start()
+    with monkeypatch.context() as short:
+        short.setattr(engine_module, "_START_S", limit_s)
+        with pytest.raises(EngineError, match=rf"vLLM did not start in {limit_s:.0f} s\. Start ag"):
+            VLLMEngine(tiny_model, in_process=False)
+    assert comes_true(lambda: not vllm_processes(), 3_000)
+    with VLLMEngine(tiny_model, in_process=False, max_model_len=64) as engine:
         assert greedy_traces(engine)
 
 

@@ -101,21 +101,24 @@ def test_killed_in_the_middle_the_votes_so_far_decide(model):
     assert len(solution.traces) == 16
 
 
-def test_a_submission_answers_and_solves_the_next_problem_after_a_restart(model, tmp_path):
-    """Killed with votes, then killed before anybody voted: both problems get their answer."""
+def test_a_submission_answers_and_solves_the_next_problem_after_a_restart(
+    model, tmp_path, monkeypatch
+):
+    """Killed with votes, then frozen before anybody voted: both problems get their answer."""
+    from fastmath_kit.inference import engine as engine_module
     from fastmath_kit.inference.engine import VLLMEngine
     from fastmath_kit.inference.warmup import measure_probes, start_warm
     from fastmath_kit.kaggle.submission import make_predict
 
-    kills = {"p0": True, "p1": False}  # by problem: wait for a vote before?
+    monkeypatch.setattr(engine_module, "_STEP_S", 10.0)
+    kills = {"p0": (signal.SIGKILL, 1), "p1": (signal.SIGSTOP, 0)}  # how, and after so many votes
 
     def policy(state):
         name = f"p{state.num_done}"
 
         def kill(problem):
-            if name in kills and (problem.leader_votes or not kills[name]):
-                del kills[name]
-                os.kill(engine_processes()[0].pid, signal.SIGKILL)
+            if name in kills and problem.leader_votes >= kills[name][1]:
+                os.kill(engine_processes()[0].pid, kills.pop(name)[0])
             return Decision(review_s=problem.elapsed_s + 1.0)
 
         return Rule(num_traces=16, stop_votes=4, max_tokens=60, timeout_s=100.0, stop=kill)
