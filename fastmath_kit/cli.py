@@ -51,12 +51,20 @@ def _command(function: Callable[..., dict]) -> Callable[..., None]:
             print("Error:", " ".join(str(error).split()), file=sys.stderr)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
-            how = "with --resume" if "resume" in kwargs else "again"
-            print(f"Interrupted. Run the same command {how} to go on.", file=sys.stderr)
+            print(f"Interrupted. {_what_now(function, kwargs)}", file=sys.stderr)
             raise typer.Exit(130) from error
         print(json.dumps(result), file=result_file, flush=True)
 
     return run
+
+
+def _what_now(function: Callable, options: dict) -> str:
+    """Returns how the work of an interrupted command is done after all."""
+    if "resume" in options:
+        return "Run the same command with --resume to go on."
+    if function.__name__ in ("demo", "evaluate"):
+        return "Run the same command again to go on."
+    return "Run the same command again, it starts over."
 
 
 def _claim_stdout():

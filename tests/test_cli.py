@@ -155,6 +155,19 @@ def test_errors_end_in_one_line(body, status, message):
     assert (done.returncode, done.stderr, done.stdout) == (status, message, "")
 
 
+def test_an_interrupted_command_that_cannot_go_on_says_so(tmp_path):
+    code = (
+        "import types\n"
+        "def replay(*arguments, **options):\n"
+        "    raise KeyboardInterrupt\n"
+        "sys.modules['fastmath_kit.budget.commands'] = types.SimpleNamespace(replay=replay)\n"
+    )
+    options = ["--traces", "t.csv", "--hardware", "h100", "--out", str(tmp_path)]
+    done = fastmath("budget", "replay", *options, code=code)
+    assert done.returncode == 130
+    assert "Interrupted. Run the same command again, it starts over.\n" in done.stderr
+
+
 def test_an_interrupted_training_names_the_option_that_goes_on():
     code = (
         "import types\n"

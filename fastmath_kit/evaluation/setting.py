@@ -16,7 +16,7 @@ from fastmath_kit.inference.endpoint_server import parse_url
 from fastmath_kit.inference.protocol import Sampling
 from fastmath_kit.problems.records import Problem
 
-_WEIGHTS = ("*.safetensors", "config.json", "tokenizer.json")
+_FILES = ("*.safetensors", "config.json", "tokenizer*.json", "chat_template*")  # all that counts
 
 
 def setting_of(
@@ -34,14 +34,17 @@ def setting_of(
     Raises:
         ConfigError: an endpoint is no URL.
     """
-    files = [path for pattern in _WEIGHTS for path in sorted(Path(model).glob(pattern))]
+    files = [path for pattern in _FILES for path in sorted(Path(model).glob(pattern))]
     stamps = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    plain = dataclasses.asdict(dataclasses.replace(sampling, until=None))
+    if sampling.until is not None:
+        plain["until"] = sampling.until.is_complete.__qualname__  # a function is no JSON
     return {
         "model": str(model),
         "model_files_sha256": _digest(stamps),  # of names, sizes and times: weights are large
         "problems_sha256": _digest([[p.id, p.statement, p.solution] for p in problems]),
         "k": k,
-        "sampling": dataclasses.asdict(sampling),
+        "sampling": plain,
         "endpoints": [parse_url(url)[0] for url in endpoints] or None,  # without passwords
         "served_model": served_model,
     }

@@ -137,8 +137,8 @@ def evaluate(
 
     `out` gets `traces.parquet` and `report.json`, whose `setting` says what was measured. Where a
     finished run of the same setting stands, its traces are scored again, for these budgets, and
-    nothing is sampled; one that was stopped goes on from what `out/unfinished` kept, at most a
-    minute old; a run of another setting is never overwritten.
+    nothing is sampled; one that was stopped goes on from what `out/unfinished` kept, about a
+    minute old if it was killed; a run of another setting is never overwritten.
 
     Args:
         model: Folder of a model vLLM can load; with `endpoints`, its tokenizer is enough.

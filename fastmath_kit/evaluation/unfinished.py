@@ -4,8 +4,8 @@
         traces = sample_traces(..., done=unfinished.traces, on_traces=unfinished.add)
         write_traces(traces, "runs/eval/traces.parquet")
 
-The folder holds the same two files as a finished run. It is written every minute and when the block
-ends with an error, and it is gone when the block ends well.
+The folder holds the same two files as a finished run. It is written about every minute and when the
+block ends with an error, and it is gone when the block ends well.
 """
 
 import logging
@@ -67,7 +67,7 @@ class Unfinished:
             )
 
     def add(self, traces: Sequence[Trace]) -> None:
-        """Takes traces that have ended."""
+        """Takes traces that have ended, if any, and saves if it is time."""
         self.traces += traces
         if time.monotonic() >= self._save_s:
             self._save()

@@ -55,7 +55,7 @@ class VLLMEngine(Engine):
         tensor_parallel_size: int = 1,
         seed: int = 0,
     ) -> None:
-        """Starts the engine and returns when it can serve.
+        """Returns when the engine can serve.
 
         Args:
             model: Folder with config.json, safetensors weights and a tokenizer.
@@ -68,8 +68,7 @@ class VLLMEngine(Engine):
             gpu_memory_utilization: Fraction of each GPU that vLLM may fill.
             max_num_seqs: Most completions in one batch; None leaves it to vLLM.
             tensor_parallel_size: GPUs that share the model.
-            seed: Seed of completions whose `Sampling.seed` is None. An in-process engine also seeds
-                this process's random generators with it.
+            seed: Of completions without one of their own, and of an in-process engine's process.
 
         Raises:
             CheckpointError: the folder holds no model this kit can serve.
@@ -85,8 +84,7 @@ class VLLMEngine(Engine):
         self._until: dict[str, Until] = {}  # the owner thread's
         self._outbox = Outbox()
         self._core = None
-        self._num_edges = 0  # beginnings and ends of steps: odd while one is under way
-        self._seen_edges, self._still_s = 0, 0.0  # what poll saw, and for how long
+        self._num_edges, self._seen_edges, self._still_s = 0, 0, 0.0  # see `_look_for_hang`
         ready = threading.Event()
         options = {
             "model": str(model),
@@ -99,15 +97,7 @@ class VLLMEngine(Engine):
             "seed": seed,
         }
         self._owner = threading.Thread(target=self._own, args=(options, ready), daemon=True)
-        before = set(multiprocessing.active_children())
-        self._owner.start()
-        if not ready.wait(None if in_process else _START_S):
-            self._outbox.close(f"{self.name}: vLLM did not start in {_START_S:.0f} s. Start again.")
-            for child in set(multiprocessing.active_children()) - before:
-                child.kill()  # vLLM's start then fails, and frees what it holds
-            self._commands.put(None)  # one that gets up all the same ends at once
-            ready.wait(vllm_core.CLOSE_S)
-        self._outbox.check()
+        self._start(ready)
         atexit.register(self.close)
 
     def launch(self, prompt_ids: list[int], sampling: Sampling) -> str:
@@ -152,6 +142,18 @@ class VLLMEngine(Engine):
         multiprocessing.active_children()  # reaps those that ended
         gc.collect()  # vLLM's objects form cycles
 
+    def _start(self, ready: threading.Event) -> None:
+        """Starts the owner thread and returns when vLLM is up."""
+        before = set(multiprocessing.active_children())
+        self._owner.start()
+        if not ready.wait(None if self._in_process else _START_S):
+            self._outbox.close(f"{self.name}: vLLM did not start in {_START_S:.0f} s. Start again.")
+            for child in set(multiprocessing.active_children()) - before:
+                child.kill()  # vLLM's start then fails, and frees what it holds
+            self._commands.put(None)  # one that gets up all the same ends at once
+            ready.wait(vllm_core.CLOSE_S)
+        self._outbox.check()
+
     def _wake_owner_of_dead_core(self) -> None:
         """Makes the owner thread, whether it waits for output or for a command, see the death."""
         if self._core is not None and vllm_core.end_wait_for_dead_core(self._core):
@@ -159,7 +161,7 @@ class VLLMEngine(Engine):
 
     def _look_for_hang(self, waited_s: float) -> None:
         """Gives up an engine whose step does not end; a pause of the machine is no waiting."""
-        is_stepping = self._num_edges % 2 == 1
+        is_stepping = self._num_edges % 2 == 1  # begins and ends are counted
         if self._in_process or not is_stepping or self._num_edges != self._seen_edges:
             self._seen_edges, self._still_s = self._num_edges, 0.0
             return

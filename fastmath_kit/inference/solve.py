@@ -134,7 +134,8 @@ def sample_traces(
             0), the problem's id and the sample, so a subset of the problems repeats its seeds.
         model: Name recorded in the traces; None takes the engine's.
         done: Traces of these problems that need not be sampled again.
-        on_traces: Called with traces that have just ended, graded as text only.
+        on_traces: Called with the traces that have just ended, graded as text only, and at least
+            once a minute.
         on_progress: Called with the traces done and the traces in all.
 
     Raises:
@@ -151,7 +152,8 @@ def sample_traces(
         for problem in problems:
             batch.launch(problem, k, sampling, known=known)
         while batch.num_running:
-            if (ended := batch.poll(_POLL_S)) and on_traces is not None:
+            ended = batch.poll(_POLL_S)
+            if on_traces is not None:
                 on_traces(ended)
             if ended and on_progress is not None:
                 on_progress(total - batch.num_running, total)

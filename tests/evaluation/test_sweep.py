@@ -7,6 +7,7 @@ from fastmath_kit.evaluation.report import write_json
 from fastmath_kit.evaluation.setting import setting_of
 from fastmath_kit.evaluation.sweep import compare, evaluate, summarize
 from fastmath_kit.inference.protocol import Sampling
+from fastmath_kit.inference.stops import stop_at
 from fastmath_kit.problems.records import Problem, Trace, write_traces
 
 SAMPLING = Sampling(max_tokens=64)
@@ -188,6 +189,23 @@ def test_a_model_trained_on_in_place_is_another_model(finished):
     options = {"k": 2, "budgets_tokens": (), "out": out, "sampling": SAMPLING}
     with pytest.raises(ConfigError, match="another model_files_sha256"):
         evaluate(model, PROBLEMS, **options)
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "tokenizer_config.json"])
+def test_another_prompt_is_another_model(finished, name):
+    model, out = finished
+    (model / name).write_text("{{ messages }}")
+    options = {"k": 2, "budgets_tokens": (), "out": out, "sampling": SAMPLING}
+    with pytest.raises(ConfigError, match="another model_files_sha256"):
+        evaluate(model, PROBLEMS, **options)
+
+
+def test_a_setting_with_a_condition_is_json(tmp_path):
+    sampling = Sampling(max_tokens=64, **stop_at("box"))
+    setting = setting_of(tmp_path, PROBLEMS, 2, sampling)
+    assert json.loads(json.dumps(setting)) == setting
+    plain = setting_of(tmp_path, PROBLEMS, 2, Sampling(max_tokens=64, ends_at_stop=False))
+    assert plain != setting and plain["sampling"]["until"] is None
 
 
 def test_a_run_of_an_endpoint_is_known_by_its_url_without_the_password(finished):
