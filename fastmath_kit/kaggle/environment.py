@@ -33,11 +33,6 @@ class Gpu:
     memory: str
 
 
-def is_kaggle() -> bool:
-    """Whether this is a Kaggle session, interactive or batch."""
-    return "KAGGLE_KERNEL_RUN_TYPE" in os.environ or is_rerun()
-
-
 def is_rerun() -> bool:
     """Whether this is the hidden run that is scored."""
     return bool(os.environ.get("KAGGLE_IS_COMPETITION_RERUN"))

@@ -32,7 +32,6 @@ class Competition:
             limit counts.
         gpu: Kaggle's accelerator name.
         num_gpus: GPUs of that accelerator.
-        num_scored_runs: Runs of the private set; the score is their mean per problem.
     """
 
     name: str
@@ -47,7 +46,6 @@ class Competition:
     call_limit_s: float | None = None
     gpu: str = "NvidiaH100"
     num_gpus: int = 1
-    num_scored_runs: int = 1
 
     def __post_init__(self) -> None:
         if self.min_answer > self.max_answer:
@@ -58,7 +56,7 @@ class Competition:
         if self.modulus is not None and self.modulus < 1:
             raise ConfigError(f"modulus must be at least 1 or null, got {self.modulus}.")
         positive = ("num_problems", "notebook_limit_s", "startup_limit_s", "call_limit_s")
-        for name in (*positive, "num_gpus", "num_scored_runs"):
+        for name in (*positive, "num_gpus"):
             value = getattr(self, name)
             if value is not None and not value > 0:  # also refuses NaN
                 raise ConfigError(f"{name} must be positive, got {value}.")
@@ -147,6 +145,5 @@ _COMPETITIONS = {
         slug="ai-mathematical-olympiad-progress-prize-3",
         server="kaggle_evaluation.aimo_3_inference_server.AIMO3InferenceServer",
         call_limit_s=32_400.0,
-        num_scored_runs=2,
     ),
 }

@@ -6,7 +6,6 @@ from fastmath_kit.kaggle.environment import (
     check_gpus,
     find_mount,
     gpus,
-    is_kaggle,
     is_rerun,
 )
 from fastmath_kit.problems.competition import load_competition
@@ -56,19 +55,19 @@ def test_without_a_mount_folder_nothing_is_found(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("variables", "kaggle", "rerun"),
+    ("variables", "rerun"),
     [
-        ({}, False, False),
-        ({"KAGGLE_KERNEL_RUN_TYPE": "Batch"}, True, False),
-        ({"KAGGLE_KERNEL_RUN_TYPE": "Batch", "KAGGLE_IS_COMPETITION_RERUN": "1"}, True, True),
+        ({}, False),
+        ({"KAGGLE_KERNEL_RUN_TYPE": "Batch"}, False),
+        ({"KAGGLE_KERNEL_RUN_TYPE": "Batch", "KAGGLE_IS_COMPETITION_RERUN": "1"}, True),
     ],
 )
-def test_where_we_run_is_read_from_kaggles_variables(monkeypatch, variables, kaggle, rerun):
+def test_the_hidden_run_is_known_by_kaggles_variable(monkeypatch, variables, rerun):
     for name in ("KAGGLE_KERNEL_RUN_TYPE", "KAGGLE_IS_COMPETITION_RERUN"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert (is_kaggle(), is_rerun()) == (kaggle, rerun)
+    assert is_rerun() == rerun
 
 
 def install_driver(folder, monkeypatch, lines, *, status=0):
