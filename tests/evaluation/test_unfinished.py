@@ -9,7 +9,7 @@ from fastmath_kit.evaluation import sweep, unfinished
 from fastmath_kit.evaluation.sweep import evaluate
 from fastmath_kit.evaluation.unfinished import Unfinished
 from fastmath_kit.inference.protocol import Sampling
-from fastmath_kit.inference.replay_engine import ReplayEngine
+from fastmath_kit.inference.replay_engine import ReplayEngine, SimulatedClock
 from fastmath_kit.problems.records import Problem, Trace, read_traces
 
 PROBLEMS = [Problem(id=name, statement=f"What is {name}?", solution="1") for name in "abc"]
@@ -48,7 +48,7 @@ def run(tmp_path, monkeypatch):
     """Evaluates on an engine of recorded traces; returns the report and what was launched."""
 
     def evaluate_on(limit, **changes):
-        engine = Mortal(traces(), PROBLEMS, tokens_per_s=1_000.0)
+        engine = Mortal(traces(), PROBLEMS, tokens_per_s=1_000.0, clock=SimulatedClock())
         engine.limit = limit
         monkeypatch.setattr(sweep, "_engine", lambda *arguments: engine)
         options = {"k": K, "budgets_tokens": (), "sampling": Sampling(max_tokens=64)} | changes

@@ -70,7 +70,7 @@ def test_start_and_close_in_one_process_three_times(tiny_model):
 
 
 @pytest.mark.slow
-def test_stop_abort_and_limits(tiny_model):
+def test_stop_abort_and_limits(tiny_model, calm):
     with VLLMEngine(tiny_model, in_process=True) as engine:
         eos = engine.tokenizer.eos_token
         sampled = sample_traces(PROBLEMS, engine, k=24, sampling=Sampling(max_tokens=100, seed=0))
@@ -97,11 +97,15 @@ def test_stop_abort_and_limits(tiny_model):
         with pytest.raises(DataError, match="a prompt of 600 tokens does not fit model"):
             engine.launch([1] * 600, GREEDY)
         rule = Rule(num_traces=8, stop_votes=4, max_tokens=400, timeout_s=0.3)
-        start_s = time.monotonic()
         seeded = Sampling(max_tokens=1, seed=0)  # without a seed vLLM compiles a sampler first
-        solution = solve(PROBLEMS[0], engine, rule, sampling=seeded)
-        assert time.monotonic() - start_s < 0.3 + 0.25
-        assert len(solution.traces) == 8 and solution.stop_reason in {"timeout", "finished"}
+
+        def solve_on_time():
+            start_s = time.monotonic()
+            solution = solve(PROBLEMS[0], engine, rule, sampling=seeded)
+            assert time.monotonic() - start_s < 0.3 + 0.25
+            assert len(solution.traces) == 8 and solution.stop_reason in {"timeout", "finished"}
+
+        calm(solve_on_time)
 
 
 @pytest.mark.slow

@@ -43,10 +43,10 @@ def test_only_an_end_wakes_who_waits(outbox):
     start_s = time.monotonic()
     outbox.add("a", "x", 1)
     assert not outbox.wait(0.1)
-    assert 0.1 <= time.monotonic() - start_s < 0.3
+    assert time.monotonic() - start_s >= 0.1
     threading.Timer(0.05, outbox.finish, [["a"], "stop"]).start()
-    assert outbox.wait(10.0)
-    assert time.monotonic() - start_s < 2.0
+    assert outbox.wait(60.0)
+    assert time.monotonic() - start_s < 30.0
     assert outbox.take() == [
         Update(request_id="a", text="x", completion_tokens=1, finish_reason="stop")
     ]

@@ -1,4 +1,3 @@
-import time
 from dataclasses import replace
 
 import pytest
@@ -41,14 +40,14 @@ class SilentEngine(Engine):
     tokenizer = StatementTokenizer()
 
     def __init__(self):
-        self.launched, self.aborted = [], []
+        self.launched, self.aborted, self.clock = [], [], SimulatedClock()
 
     def launch(self, prompt_ids, sampling):
         self.launched.append(sampling)
         return str(len(self.launched))
 
     def poll(self, timeout_s):
-        time.sleep(timeout_s)
+        self.clock.sleep(timeout_s)
         return []
 
     def abort(self, request_ids):
@@ -129,9 +128,9 @@ def test_only_legal_answers_vote(competition, answers, winner, num_voters):
 @pytest.mark.parametrize("timeout_s", [0.05, 0.3])
 def test_a_hung_engine_is_left_on_time(timeout_s):
     engine = SilentEngine()
-    start_s = time.monotonic()
-    solution = solve(PROBLEM, engine, make_rule(timeout_s=timeout_s))
-    assert timeout_s <= time.monotonic() - start_s < timeout_s + 0.1
+    rule = make_rule(timeout_s=timeout_s)
+    solution = solve(PROBLEM, engine, rule, clock=engine.clock.monotonic)
+    assert engine.clock.monotonic() == pytest.approx(timeout_s)
     assert (solution.vote.answer, solution.stop_reason) == (None, "timeout")
     assert engine.aborted == [str(i) for i in range(1, 9)]
 
@@ -147,10 +146,11 @@ def test_a_dying_engine_ends_the_problem_with_the_votes_so_far():
 def test_sampling_reaches_the_engine_with_the_rules_tokens_and_a_seed_each():
     engine = SilentEngine()
     sampling = Sampling(max_tokens=9, temperature=0.5, seed=1)
-    solve(PROBLEM, engine, make_rule(timeout_s=0.01, max_tokens=77), sampling=sampling)
+    rule, clock = make_rule(timeout_s=0.01, max_tokens=77), engine.clock.monotonic
+    solve(PROBLEM, engine, rule, sampling=sampling, clock=clock)
     assert {(s.max_tokens, s.temperature) for s in engine.launched} == {(77, 0.5)}
     assert len({s.seed for s in engine.launched}) == 8
-    solve(PROBLEM, engine, make_rule(timeout_s=0.01))
+    solve(PROBLEM, engine, rule, clock=clock)
     assert {s.seed for s in engine.launched[8:]} == {None}
 
 

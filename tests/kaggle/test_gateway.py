@@ -243,9 +243,9 @@ def test_an_unknown_call_is_refused(folder):
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         send = channel.unary_unary(SEND, pb.Request.SerializeToString, pb.Response.FromString)
         with pytest.raises(grpc.RpcError, match="no listener is registered for 'train'"):
-            send(pb.Request(name="train"), wait_for_ready=True, timeout=5)
+            send(pb.Request(name="train"), wait_for_ready=True, timeout=30)
         by_name = {"id_": to_payload(pl.Series(["k"])), "problem": to_payload("x")}
-        response = send(pb.Request(name="predict", kwargs=by_name), timeout=5)
+        response = send(pb.Request(name="predict", kwargs=by_name), timeout=30)
         assert from_payload(response.payload)["id"].to_list() == ["k"]
     server.stop()
 

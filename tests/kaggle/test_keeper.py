@@ -23,9 +23,9 @@ class FakeEngine(Engine):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """A hundredth of the patience, so that the tests take no seconds."""
+    """A tenth of the patience or less, so that the tests take no seconds."""
     monkeypatch.setattr(keeper, "_BACK_OFF_S", (0.01, 0.02, 0.04))
-    monkeypatch.setattr(keeper, "_HANGS_S", 0.1)
+    monkeypatch.setattr(keeper, "_HANGS_S", 0.5)
 
 
 class Starts:
@@ -51,14 +51,21 @@ def kept(starts, *, run_s=60.0, **options):
     return engine_keeper
 
 
-def soon(seconds=5.0):
+def soon(seconds=30.0):
     return time.monotonic() + seconds
 
 
 def test_it_starts_in_the_background_and_says_what_it_measured(caplog):
     probe = Probe(num_running=1, context_tokens=9.0, step_s=0.01)
-    engine_keeper = kept(Starts(None, seconds=0.1), measure=lambda engine: [probe])
+    release = threading.Event()
+
+    def start():
+        release.wait()
+        return FakeEngine()
+
+    engine_keeper = kept(start, measure=lambda engine: [probe])
     assert engine_keeper.probes == ()  # at once
+    release.set()
     assert isinstance(engine_keeper.ready(soon()), FakeEngine)
     assert engine_keeper.probes == (probe,)
 
@@ -81,7 +88,8 @@ def test_failed_starts_are_repeated_ever_more_slowly(caplog):
     assert caplog.text.count("did not start (RuntimeError('no memory'))") == 3
 
 
-def test_after_four_failures_each_problem_waits_for_one_more():
+def test_after_four_failures_each_problem_waits_for_one_more(monkeypatch):
+    monkeypatch.setattr(keeper, "_BACK_OFF_S", (0.01, 0.01, 0.3))  # time to count before the next
     starts = Starts(*[RuntimeError("no memory")] * 5, None)
     engine_keeper = kept(starts)
     for num_starts in (4, 5):
@@ -145,9 +153,9 @@ def test_no_start_is_begun_that_the_clock_does_not_allow(caplog):
 def test_a_call_returns_what_its_function_returns_or_raises():
     engine_keeper = kept(Starts(None))
     engine = engine_keeper.ready(soon())
-    assert engine_keeper.call(engine, lambda: 7, limit_s=1.0) == 7
+    assert engine_keeper.call(engine, lambda: 7, limit_s=30.0) == 7
     with pytest.raises(ZeroDivisionError):
-        engine_keeper.call(engine, lambda: 1 / 0, limit_s=1.0)
+        engine_keeper.call(engine, lambda: 1 / 0, limit_s=30.0)
     assert engine_keeper.ready(soon()) is engine  # no fault of the engine
 
 
@@ -160,7 +168,7 @@ def test_a_call_that_ends_with_the_engines_death_replaces_it():
     engine_keeper = kept(starts)
     engine = engine_keeper.ready(soon())
     with pytest.raises(EngineError, match="killed"):
-        engine_keeper.call(engine, partial(raise_, EngineError("killed")), limit_s=1.0)
+        engine_keeper.call(engine, partial(raise_, EngineError("killed")), limit_s=30.0)
     assert engine_keeper.ready(soon()) is starts.engines[1]
 
 
@@ -168,9 +176,7 @@ def test_a_call_is_left_at_its_limit_and_its_engine_replaced_if_it_never_comes_b
     starts, release = Starts(None), threading.Event()
     engine_keeper = kept(starts)
     engine = engine_keeper.ready(soon())
-    start_s = time.monotonic()
     assert engine_keeper.call(engine, release.wait, limit_s=0.05) is None
-    assert time.monotonic() - start_s < 0.05 + 0.1
     with pytest.raises(EngineError, match="still busy with the problem before"):
         engine_keeper.ready(soon(0.01))
     assert engine_keeper.ready(soon()) is starts.engines[1]
@@ -179,23 +185,27 @@ def test_a_call_is_left_at_its_limit_and_its_engine_replaced_if_it_never_comes_b
 
 
 @pytest.mark.parametrize(("error", "replaced"), [(None, False), (EngineError("dead"), True)])
-def test_a_call_that_comes_back_a_little_late_is_no_hang(error, replaced):
-    starts = Starts(None)
-    engine_keeper = kept(starts)
+def test_a_call_that_comes_back_a_little_late_is_no_hang(monkeypatch, error, replaced):
+    monkeypatch.setattr(keeper, "_HANGS_S", 30.0)
+    release = threading.Event()
+    engine_keeper = kept(Starts(None))
     engine = engine_keeper.ready(soon())
 
     def slow():
-        time.sleep(0.08)
+        release.wait()
         if error is not None:
             raise error
 
     assert engine_keeper.call(engine, slow, limit_s=0.04) is None
+    threading.Timer(0.04, release.set).start()
     assert (engine_keeper.ready(soon()) is not engine) == replaced
 
 
 def test_close_ends_the_engine_and_all_starts():
     starts = Starts(None, seconds=0.1)
     engine_keeper = kept(starts)
+    while not starts.times_s:
+        time.sleep(0.001)
     engine_keeper.close()  # while it starts
     assert starts.engines[0].closed
     with pytest.raises(EngineError, match="the engine is closed"):

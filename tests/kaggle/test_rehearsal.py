@@ -93,7 +93,7 @@ def test_the_notebook_runs_as_kaggle_runs_it_and_is_graded(arguments):
 @pytest.mark.slow
 def test_the_kernel_runs_under_a_fitted_policy_and_says_what_it_decided_and_why(arguments):
     """Its engine is closed in the end: no process of vLLM dies with the kernel and cries."""
-    rule = MenuRule(seconds=0.5, solved=0.5, num_traces=3, patience_s=(0.7, 0.1))
+    rule = MenuRule(seconds=0.5, solved=0.5, num_traces=3, patience_s=(60.0, 30.0))
     policy = FittedPolicy(menu=(rule,), max_tokens=64, model=HARDWARE["h100"])
     path = arguments["out"].with_name("policy.json")
     write_policy(policy, path)
@@ -104,7 +104,7 @@ def test_the_kernel_runs_under_a_fitted_policy_and_says_what_it_decided_and_why(
     for line in log:
         assert "of plan" in line["rule"]["why"]
         assert line["rule"]["num_traces"] == line["num_traces"] == 3
-        assert line["decisions"][0].startswith("0.0") and "go on, ask again" in line["decisions"][0]
+        assert "0 votes, go on, ask again" in line["decisions"][0]
         assert line["kappa"] > 0 and line["predicted_s"] > 0
     events = [json.loads(line) for line in (arguments["out"] / "events.jsonl").open()]
     kinds = {event["event"] for event in events}

@@ -1,5 +1,6 @@
 """What the policy is told from problem to problem, and how an engine's death is survived."""
 
+import threading
 import time
 
 import polars as pl
@@ -74,24 +75,23 @@ def test_the_policy_is_told_what_was_spent_and_expected(tmp_path):
     assert {line["rule"]["why"] for line in lines} == {"because"}
 
 
-class Sluggish(ReplayEngine):
-    """Comes back from its first poll long after any time-out."""
-
-    def poll(self, timeout_s):
-        if not hasattr(self, "polled"):
-            self.polled = True
-            time.sleep(0.5)
-        return super().poll(timeout_s)
-
-
 def test_a_solver_that_is_left_has_spent_its_time_too(tmp_path):
     """Else the longest problems would count neither as spent nor as expected."""
-    policy = Recorder(expected_s=0.02, timeout_s=0.1)
-    predict = predictor(tmp_path, lambda: replay(engine=Sluggish), policy)
-    assert [ask(predict) for _ in range(2)] == [5, 7]
+    release = threading.Event()
+
+    class Stuck(ReplayEngine):
+        def poll(self, timeout_s):
+            release.wait()
+            return super().poll(timeout_s)
+
+    policy = Recorder(expected_s=0.02, timeout_s=0.5)
+    predict = predictor(tmp_path, lambda: replay(engine=Stuck), policy)
+    assert ask(predict) == 5
+    release.set()
+    assert ask(predict) == 7
     assert log(tmp_path)[0]["stop_reason"] == "left"
     assert [state.expected_s for state in policy.states] == pytest.approx([0.0, 0.02])
-    assert 0.1 <= policy.states[1].spent_s < 0.5
+    assert policy.states[1].spent_s >= 0.5
 
 
 def fitted():
@@ -100,23 +100,28 @@ def fitted():
 
 
 @pytest.mark.parametrize(("slower", "probe_factor"), [(1.0, 1.0), (3.0, 3.0), (3.0, 1.0)])
-def test_kappa_comes_from_the_probe_and_is_corrected(tmp_path, slower, probe_factor):
+def test_kappa_comes_from_the_probe_and_is_corrected(tmp_path_factory, calm, slower, probe_factor):
     """A probe that is right stays; one that promised too much is corrected upwards."""
     probe = Probe(num_running=2, context_tokens=9.0, step_s=probe_factor * MODEL.step_s(2, 9))
-    predict = predictor(
-        tmp_path, lambda: replay(1_000.0 / slower), fitted(), measure=lambda engine: [probe]
-    )
-    for _ in range(5):
-        assert ask(predict) == 7
-    kappas = [line["kappa"] for line in log(tmp_path)]
-    assert kappas[0] == pytest.approx(probe_factor, rel=0.05)
-    if slower == probe_factor:
-        assert kappas[-1] == pytest.approx(slower, rel=0.5)  # the machine is busy
-    else:
-        assert kappas[-1] > kappas[1] > 1.0
-    predicted_s = [line["predicted_s"] for line in log(tmp_path)]
-    assert predicted_s == pytest.approx([TOKENS * 0.001] * 5, rel=0.05)
-    assert all("of plan" in line["rule"]["why"] for line in log(tmp_path))
+
+    def attempt():
+        folder = tmp_path_factory.mktemp("run")
+        predict = predictor(
+            folder, lambda: replay(1_000.0 / slower), fitted(), measure=lambda engine: [probe]
+        )
+        for _ in range(5):
+            assert ask(predict) == 7
+        kappas = [line["kappa"] for line in log(folder)]
+        assert kappas[0] == pytest.approx(probe_factor, rel=0.05)
+        if slower == probe_factor:
+            assert kappas[-1] == pytest.approx(slower, rel=0.5)  # the machine is busy
+        else:
+            assert kappas[-1] > kappas[1] > 1.0
+        predicted_s = [line["predicted_s"] for line in log(folder)]
+        assert predicted_s == pytest.approx([TOKENS * 0.001] * 5, rel=0.3)
+        assert all("of plan" in line["rule"]["why"] for line in log(folder))
+
+    calm(attempt)
 
 
 class Mortal(ReplayEngine):
@@ -127,22 +132,22 @@ class Mortal(ReplayEngine):
             Trace(problem_id="p", sample=i, completion_tokens=length, answer=answer)
             for i, length in enumerate(lengths)
         ]
-        super().__init__(traces, [PROBLEM], tokens_per_s=1_000.0)
+        super().__init__(traces, [PROBLEM], tokens_per_s=20.0)
         self.polls = 0
 
     def poll(self, timeout_s):
         self.polls += 1
         if self.polls == 3:
             raise EngineError("killed.")
-        return super().poll(min(timeout_s, 0.02))
+        return super().poll(min(timeout_s, 0.05))
 
 
 @pytest.mark.parametrize(
     ("lengths", "answer", "stop_reason", "num_votes"),
     [
-        ((5, 99), 7, "engine", 1),  # a vote was heard: it decides
-        ((99, 99), 7, "lead", 2),  # none was heard: another engine solves the problem
-        ((5, 99), None, "lead", 2),  # a trace without an answer is no vote
+        ((1, 99), 7, "engine", 1),  # a vote was heard: it decides
+        ((99, 99), 7, "finished", 2),  # none was heard: another engine solves the problem
+        ((1, 99), None, "finished", 2),  # a trace without an answer is no vote
     ],
 )
 def test_an_engine_dies_in_the_middle_of_a_problem(
@@ -155,7 +160,7 @@ def test_an_engine_dies_in_the_middle_of_a_problem(
     assert ask(predict) == 7
     assert ask(predict) == 7
     first, second = log(tmp_path)
-    assert first["stop_reason"] in (stop_reason, "finished")
+    assert first["stop_reason"] == stop_reason
     assert sum(votes for _, votes in first["votes"]) == num_votes
     assert not second["fallback"]
 

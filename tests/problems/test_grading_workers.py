@@ -192,7 +192,7 @@ def test_no_orphan_stays_behind(how):
         parent.kill()
     parent.wait()
     parent.stdout.close()
-    assert wait_until(lambda: not any(map(is_running, workers)), 5.0)
+    assert wait_until(lambda: not any(map(is_running, workers)), 30.0)
 
 
 @HAS_PROC
@@ -201,7 +201,7 @@ def test_closing_ends_all_processes():
         grader.grade_many(NORMAL)
         keepers = [worker.process.pid for worker in grader._pool.workers]
         workers = [*keepers, *(child for keeper in keepers for child in children_of(keeper))]
-    assert wait_until(lambda: not any(map(is_running, workers)), 2.0)
+    assert wait_until(lambda: not any(map(is_running, workers)), 30.0)
 
 
 @HAS_PROC
@@ -263,7 +263,7 @@ def test_a_thousand_hostile_completions():
     assert not any(by_pair[pair].correct for pair in hostile)
     assert all(by_pair[pair].correct is False for pair in hostile)
     print(f"{elapsed_s:.1f} s, peak {peak_bytes / 2**20:.0f} MiB in all workers")
-    assert elapsed_s < 60
+    assert elapsed_s < 300
     assert 0 < peak_bytes < 2**30
 
 
