@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE  # where it is set, every start would compile f
 help:
 	@echo "make demo    the whole recipe in miniature, about 10 minutes on 2 cores; report in runs/demo"
 	@echo "make test    all tests that need no GPU and no network, about 15 minutes"
-	@echo "make check   the fast tests (under a minute) and ruff"
+	@echo "make check   the fast tests, about 2 minutes, and ruff"
 	@echo "make setup   only the set-up that the three above do by themselves: .venv, about 3 minutes"
 	@echo "make lock    regenerates requirements/cpu.txt and gpu.txt from pyproject.toml"
 	@echo "Options: PYTHON=python3.12 (>= 3.11), VLLM_WHEEL=official-vllm-cpu.whl"

@@ -1,6 +1,7 @@
 """One run of a submission: which engine, which rule, how it went, and what to answer.
 
-    run = Run(keeper=keeper, clock=clock, policy=policy, solve=solve, legal=legal, record=record)
+    run = Run(keeper=keeper, clock=clock, policy=policy, solve=solve, legal=legal, record=record,
+              max_tokens=32_768)
     run.solve(line, statement)  # may raise
     run.decide(line)  # the votes so far
     run.end(line)
@@ -9,6 +10,7 @@ Whatever happens under `solve`, `decide` knows what was voted until then.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -43,6 +45,7 @@ class Run:
         solve: Callable[..., Solution],
         legal: Callable,
         record: RunRecord,
+        max_tokens: int | None = None,
     ) -> None:
         """Begins to start the engine.
 
@@ -53,12 +56,14 @@ class Run:
             solve: Solves a problem on an engine under a rule, telling `on_event`.
             legal: Turns an answer into a candidate or None.
             record: The run's files.
+            max_tokens: Longest trace, whatever a rule allows; None leaves it to the rules.
         """
         self._keeper, self._clock, self._policy = keeper, clock, policy
         self._solve, self._legal, self._record = solve, legal, record
         planned = policy.model if isinstance(policy, FittedPolicy) else None
         self._pace = Pace(planned, share_s=clock.deadline_s / clock.num_problems)
         self._live = record.begin(legal)
+        self._max_tokens = math.inf if max_tokens is None else max_tokens
         self._num_done = 0
         self._spent_s = self._expected_s = 0.0  # of problems whose rule expected a time
         self._traces: list[Trace] = []
@@ -109,7 +114,11 @@ class Run:
             expected_s=self._expected_s,
         )
         rule = self._policy(state)
-        rule = replace(rule, timeout_s=min(rule.timeout_s, max(0.0, end_s - time.monotonic())))
+        rule = replace(
+            rule,
+            max_tokens=min(rule.max_tokens, self._max_tokens),
+            timeout_s=min(rule.timeout_s, max(0.0, end_s - time.monotonic())),
+        )
         line.rule = asdict(replace(rule, stop=None))
         line.rule["stop"] = rule.stop and f"{rule.stop!r:.300}"
         line.rule["why"] = rule.why or f"limits of {type(self._policy).__name__}"

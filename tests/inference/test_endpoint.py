@@ -642,11 +642,6 @@ class RealServer:
         open_ = sum(float(value) for name, value in found if name.startswith("num_requests"))
         return open_, sum(float(value) for name, value in found if name.startswith("request_succ"))
 
-    def num_at_length(self):
-        """Returns the requests that it has written to the end of their tokens."""
-        counter = r'^vllm:request_success_total{.*finished_reason="length".*} (.*)$'
-        return sum(map(float, re.findall(counter, self.get("/metrics"), re.MULTILINE)))
-
     def stop(self):
         """Ends it with all its processes."""
         for how, limit_s in ((signal.SIGTERM, 20), (signal.SIGKILL, 20)):
@@ -718,28 +713,36 @@ def test_a_real_server_writes_what_the_local_engine_writes(real_server, long_mod
 
 
 @pytest.mark.slow
-def test_a_real_server_aborts_and_is_never_asked_for_too_much(real_server, long_model):
-    with EndpointEngine(real_server.url, tokenizer=long_model, max_concurrent=8) as engine:
-        num_at_length = real_server.num_at_length()
-        names = [launch(engine, MAX_TOKENS, temperature=0.0, ends_at_stop=False) for _ in range(8)]
-        until_true(lambda: any(update.completion_tokens > 5 for update in engine.poll(0.05)), 60)
-        until_true(lambda: real_server.num_requests()[0] == 8)
-        start_s = time.monotonic()
-        engine.abort(names)
-        assert {update.finish_reason for update in ended(engine, 8)} == {"abort"}
-        assert time.monotonic() - start_s < 5.0
-        until_true(lambda: real_server.num_requests()[0] == 0)
-        assert real_server.num_at_length() == num_at_length
+def test_a_real_server_aborts_and_is_never_asked_for_too_much(real_server, long_model, calm):
+    """A server without a processor to itself may end the first before it has heard of the last."""
 
-        num_before = real_server.num_requests()[1]
-        for seed in range(64):
-            launch(engine, 100, seed=seed, ends_at_stop=False)
-        num_left, most_open = 64, 0
-        while num_left:
-            num_left -= sum(update.finish_reason is not None for update in engine.poll(0.02))
-            most_open = max(most_open, real_server.num_requests()[0])
-        assert 4 <= most_open <= 8
-        until_true(lambda: real_server.num_requests() == (0, num_before + 64))
+    def attempt():
+        until_true(lambda: real_server.num_requests()[0] == 0)
+        with EndpointEngine(real_server.url, tokenizer=long_model, max_concurrent=8) as engine:
+            names = [
+                launch(engine, MAX_TOKENS, temperature=0.0, ends_at_stop=False) for _ in range(8)
+            ]
+            until_true(
+                lambda: any(update.completion_tokens > 5 for update in engine.poll(0.05)), 60
+            )
+            until_true(lambda: real_server.num_requests()[0] == 8)
+            start_s = time.monotonic()
+            engine.abort(names)
+            assert {update.finish_reason for update in ended(engine, 8)} == {"abort"}
+            assert time.monotonic() - start_s < 0.5
+            until_true(lambda: real_server.num_requests()[0] == 0, 2.0)
+
+            num_before = real_server.num_requests()[1]
+            for seed in range(64):
+                launch(engine, 100, seed=seed, ends_at_stop=False)
+            num_left, most_open = 64, 0
+            while num_left:
+                num_left -= sum(update.finish_reason is not None for update in engine.poll(0.02))
+                most_open = max(most_open, real_server.num_requests()[0])
+            assert 4 <= most_open <= 8
+            until_true(lambda: real_server.num_requests() == (0, num_before + 64))
+
+    calm(attempt)
 
 
 def evaluation(model, folder, *options):

@@ -60,7 +60,7 @@ def test_it_starts_in_the_background_and_says_what_it_measured(caplog):
     release = threading.Event()
 
     def start():
-        release.wait()
+        release.wait(30)
         return FakeEngine()
 
     engine_keeper = kept(start, measure=lambda engine: [probe])
@@ -192,7 +192,7 @@ def test_a_call_that_comes_back_a_little_late_is_no_hang(monkeypatch, error, rep
     engine = engine_keeper.ready(soon())
 
     def slow():
-        release.wait()
+        release.wait(30)
         if error is not None:
             raise error
 

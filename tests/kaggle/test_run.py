@@ -81,7 +81,7 @@ def test_a_solver_that_is_left_has_spent_its_time_too(tmp_path):
 
     class Stuck(ReplayEngine):
         def poll(self, timeout_s):
-            release.wait()
+            release.wait(10)
             return super().poll(timeout_s)
 
     policy = Recorder(expected_s=0.02, timeout_s=0.5)
