@@ -10,6 +10,7 @@ from fastmath_kit.budget.fitted import FittedPolicy, MenuRule
 from fastmath_kit.budget.policy import Rule
 from fastmath_kit.budget.throughput import Probe, StepTime
 from fastmath_kit.errors import EngineError
+from fastmath_kit.inference.protocol import Sampling
 from fastmath_kit.inference.replay_engine import ReplayEngine
 from fastmath_kit.kaggle import keeper
 from fastmath_kit.kaggle.submission import make_predict
@@ -122,6 +123,15 @@ def test_kappa_comes_from_the_probe_and_is_corrected(tmp_path_factory, calm, slo
         assert all("of plan" in line["rule"]["why"] for line in log(folder))
 
     calm(attempt)
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(50, 50), (200, 99), (None, 99)])
+def test_a_trace_is_never_longer_than_the_sampling_allows(tmp_path, limit, expected):
+    """A fitted policy knows the traces it was fitted on, the notebook what there is room for."""
+    sampling = None if limit is None else Sampling(max_tokens=limit)
+    predict = predictor(tmp_path, replay, Recorder(), sampling=sampling)
+    assert ask(predict) == 7
+    assert log(tmp_path)[0]["rule"]["max_tokens"] == expected
 
 
 class Mortal(ReplayEngine):
