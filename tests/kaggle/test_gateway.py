@@ -236,10 +236,9 @@ def test_a_gateway_gives_up_when_no_server_starts(folder):
 
 
 def test_an_unknown_call_is_refused(folder):
-    port = free_port()
+    pb, port = messages(), free_port()  # two threads that ask first get different classes
     server = InferenceServer(make_answering(), competition=AIMO3, ports=(port,))
     threading.Thread(target=server.serve, daemon=True).start()
-    pb = messages()
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         send = channel.unary_unary(SEND, pb.Request.SerializeToString, pb.Response.FromString)
         with pytest.raises(grpc.RpcError, match="no listener is registered for 'train'"):
