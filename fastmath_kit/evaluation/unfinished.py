@@ -20,9 +20,7 @@ from fastmath_kit.evaluation.setting import is_finished
 from fastmath_kit.problems.records import Trace, read_traces, write_traces
 
 _SAVE_EVERY_S = 60.0
-_LEAST_FACTOR = (
-    20  # but a save, which takes seconds for a gigabyte, at most a twentieth of the time
-)
+_LEAST_FACTOR = 20  # of the time a save takes, seconds where there are gigabytes, until the next
 logger = logging.getLogger(__name__)
 
 
