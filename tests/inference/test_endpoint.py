@@ -63,7 +63,8 @@ def status(code, content):
     content = json.dumps(content).encode() if isinstance(content, dict) else content
 
     async def answer(server, writer):
-        head = f"HTTP/1.1 {code} X\r\nContent-Length: {len(content)}\r\n\r\n"
+        # The server closes: a client that is not told may ask once more before it sees that.
+        head = f"HTTP/1.1 {code} X\r\nContent-Length: {len(content)}\r\nConnection: close\r\n\r\n"
         writer.write(head.encode() + content)
 
     return answer
