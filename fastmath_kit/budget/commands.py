@@ -112,8 +112,7 @@ def replay(
     )
     middle_s = sorted(seconds_per_problem)[(len(seconds_per_problem) - 1) // 2]
     draws = draw_run(pool, 50, random.Random(f"{seed}/0"))
-    clock = {"model": model, "deadline_s": 50 * middle_s, "num_problems": 50}
-    run = play_run(draws, policy, planned=policy.model, **clock)
+    run = play_run(draws, policy, model=model, deadline_s=50 * middle_s, num_problems=50)
     return write_comparison(rows, out, policy=source), run
 
 

@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from fastmath_kit.budget.fitted import FittedPolicy
 from fastmath_kit.budget.guard import LEAST_S, guard_s
 from fastmath_kit.budget.policy import Decision, Rule, RunState
 from fastmath_kit.budget.recorded import Recorded
@@ -63,9 +64,11 @@ def play_run(
     deadline_s: float,
     num_problems: int,
     weather: Weather = FAIR,
-    planned: StepTime | None = None,
 ) -> list[Outcome]:
     """Returns what becomes of every problem of a run, under the guard.
+
+    A policy that was fitted for another engine is told how much slower this one is, at first by a
+    step of eight traces, as after a kernel's probe.
 
     Args:
         draws: The problems in the order they come; the traces of each in launch order.
@@ -74,10 +77,8 @@ def play_run(
         deadline_s: When the last answer must be out; the run starts at 0.
         num_problems: How many are announced; more or fewer may come.
         weather: What goes wrong with the engine.
-        planned: The engine that the policy counts on, where it is another one: the policy is told
-            how much slower this one is, at first by a step of eight traces, as after a probe.
     """
-    planned = planned or model
+    planned = policy.model if isinstance(policy, FittedPolicy) else model
     ratio = model.step_s(*_PROBED) / planned.step_s(*_PROBED)
     drift = Drift(observed_s=ratio * Drift().predicted_s)
     now_s, spent_s, expected_s, outcomes = 0.0, 0.0, 0.0, []

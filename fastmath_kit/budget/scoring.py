@@ -103,12 +103,12 @@ def compare(
         public = public_policies(seconds_per_problem=seconds, max_tokens=max_tokens)
         results = {name: Tally() for name in (*public, *policies, NO_CLOCK, ORACLE)}
         deadline_s = seconds * num_problems
-        clock = {"model": model, "deadline_s": deadline_s, "num_problems": num_problems}
         results[NO_CLOCK].solved += no_clock
         for draws in runs:
             for name, policy in {**public, **policies}.items():
-                planned = getattr(policy, "model", None)
-                outcomes = play_run(draws, policy, planned=planned, **clock)
+                outcomes = play_run(
+                    draws, policy, model=model, deadline_s=deadline_s, num_problems=num_problems
+                )
                 results[name].add(outcomes, deadline_s)
             results[ORACLE].solved.append(oracle_solved(draws, model, deadline_s))
         rows.append(setting_row(seconds, results, public))

@@ -62,8 +62,7 @@ def make_predict(
         fallback_answer: What is answered when nothing better is known.
         log_path: One JSON line per problem (`record.Line`); `events.jsonl` and `traces.parquet`
             come beside it. Older files are replaced.
-        sampling: How completions are drawn; its `max_tokens` limits the rule's. None for the
-            solver's own.
+        sampling: How completions are drawn; its `max_tokens` limits the rule's. None: as `solve`.
         tool: What the model may call while it writes, None for nothing.
         measure: Measures the started engine's speed, such as `warmup.measure_probes`.
         reserve_s: Kept back before the deadline.
@@ -82,9 +81,15 @@ def make_predict(
     legal, record = competition.legal_answer, RunRecord(log_path, clock)
     keeper = EngineKeeper(start_engine, measure=measure)
     solving = partial(solve, legal=legal, sampling=sampling, tool=tool)
-    limit = sampling and sampling.max_tokens
-    parts = {"keeper": keeper, "clock": clock, "policy": policy, "record": record}
-    run = Run(**parts, solve=solving, legal=legal, max_tokens=limit)
+    run = Run(
+        keeper=keeper,
+        clock=clock,
+        policy=policy,
+        solve=solving,
+        legal=legal,
+        record=record,
+        max_tokens=sampling and sampling.max_tokens,
+    )
     closing = [keeper.close, *([] if tool is None else [tool.sandbox.close]), record.close]
     return _guarded(run, fallback_answer), partial(_call_all, closing)
 

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from fastmath_kit.budget.fitted import FittedPolicy, MenuRule
 from fastmath_kit.budget.policy import Decision, Rule
 from fastmath_kit.budget.recorded import Recorded
 from fastmath_kit.budget.replay import play, play_run
@@ -129,16 +130,19 @@ def test_an_engine_slower_than_planned_is_known_from_the_first_problem_on():
     slow = replace(UNIT, base_s=3.0)
     kappas = []
 
-    def policy(state):
-        kappas.append(state.kappa)
-        return rule()
+    class Told(FittedPolicy):
+        def __call__(self, state):
+            kappas.append(state.kappa)
+            return rule()
 
+    entry = MenuRule(seconds=40.0, solved=1.0, num_traces=4, patience_s=(0.0,))
     options = {"model": slow, "deadline_s": 1e4, "num_problems": 3}
-    work_s = [outcome.work_s for outcome in play_run([DRAW] * 3, policy, planned=UNIT, **options)]
+    policy = Told(menu=(entry,), max_tokens=1_000, model=UNIT)
+    work_s = [outcome.work_s for outcome in play_run([DRAW] * 3, policy, **options)]
     assert work_s == pytest.approx([40, 40, 40])  # as planned; it takes 120 s
     assert kappas == pytest.approx([3, 3, 3])
     kappas.clear()
-    play_run([DRAW] * 3, policy, **options)
+    play_run([DRAW] * 3, Told(menu=(entry,), max_tokens=1_000, model=slow), **options)
     assert kappas == pytest.approx([1, 1, 1])  # as planned
 
 

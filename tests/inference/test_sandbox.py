@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(why_impossible() is not None, reason=str(why_imp
 
 starts_one = pytest.mark.slow  # a sandbox of its own, which loads sympy first
 ENOUGH_S = 60.0  # for what takes milliseconds, on a busy machine
-LATE_S = 10.0  # how much later than its limit a call may come back, on a busy machine
+LATE_S = 0.3  # how much later than its limit a call may come back, on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -136,15 +136,18 @@ def test_what_was_printed_before_an_error_is_kept(session):
     assert (output.stdout, output.error[:17]) == ("a\n", "ZeroDivisionError")
 
 
-def test_a_late_call_is_ended_on_time_and_the_next_starts_afresh(session):
-    prints(session, "x = 1")
-    start_s = time.monotonic()
-    output = session.run("print('so far')\nwhile True: pass", 0.9)
-    assert 0.9 <= time.monotonic() - start_s < 0.9 + LATE_S
-    assert output.timed_out and output.stdout == "so far\n"
-    assert output.error == "timed out after 0.9 s; the variables of this session are lost"
-    assert 0.9 <= output.seconds < 0.9 + LATE_S
-    assert "NameError" in session.run("x", ENOUGH_S).error
+def test_a_late_call_is_ended_on_time_and_the_next_starts_afresh(session, calm):
+    def attempt():
+        prints(session, "x = 1")
+        start_s = time.monotonic()
+        output = session.run("print('so far')\nwhile True: pass", 0.3)
+        assert 0.3 <= time.monotonic() - start_s < 0.3 + LATE_S
+        assert output.timed_out and output.stdout == "so far\n"
+        assert output.error == "timed out after 0.3 s; the variables of this session are lost"
+        assert 0.3 <= output.seconds < 0.3 + LATE_S
+        assert "NameError" in session.run("x", ENOUGH_S).error
+
+    calm(attempt)
 
 
 def test_a_crash_says_that_the_variables_are_lost(session):

@@ -57,7 +57,7 @@ def engine_processes():
 
 
 @pytest.mark.parametrize("in_process", [True, False])
-def test_none_of_fifty_solves_is_late(tiny_model, in_process):
+def test_none_of_fifty_solves_is_late(tiny_model, in_process, calm):
     """A random model writes to the end of its tokens, so every solve runs into its deadline."""
     from fastmath_kit.inference.engine import VLLMEngine
     from fastmath_kit.inference.warmup import start_warm
@@ -71,13 +71,19 @@ def test_none_of_fifty_solves_is_late(tiny_model, in_process):
                 max_tokens=400,
                 timeout_s=rng.uniform(0.02, 0.4),
             )
-            start_s = time.monotonic()
-            solution = solve(PROBLEM, engine, rule, sampling=Sampling(max_tokens=1, seed=0))
-            late_s.append(time.monotonic() - start_s - rule.timeout_s)
-            assert solution.stop_reason in ("timeout", "finished")
-            assert len(solution.traces) == rule.num_traces
+            late_s.append(calm(partial(solve_on_time, engine, rule)))
     print(f"latest of 25: {1000 * max(late_s):.0f} ms")
-    assert sorted(late_s)[-4] <= LATE_S and max(late_s) < 5.0  # the machine may pause three times
+
+
+def solve_on_time(engine, rule):
+    """Returns how much later than its deadline a solve came back."""
+    start_s = time.monotonic()
+    solution = solve(PROBLEM, engine, rule, sampling=Sampling(max_tokens=1, seed=0))
+    late_s = time.monotonic() - start_s - rule.timeout_s
+    assert late_s <= LATE_S
+    assert solution.stop_reason in ("timeout", "finished")
+    assert len(solution.traces) == rule.num_traces
+    return late_s
 
 
 def test_killed_in_the_middle_the_votes_so_far_decide(model):

@@ -172,11 +172,19 @@ def test_a_call_that_ends_with_the_engines_death_replaces_it():
     assert engine_keeper.ready(soon()) is starts.engines[1]
 
 
-def test_a_call_is_left_at_its_limit_and_its_engine_replaced_if_it_never_comes_back(caplog):
-    starts, release = Starts(None), threading.Event()
-    engine_keeper = kept(starts)
-    engine = engine_keeper.ready(soon())
-    assert engine_keeper.call(engine, release.wait, limit_s=0.05) is None
+def test_a_call_is_left_at_its_limit_and_its_engine_replaced_if_it_never_comes_back(caplog, calm):
+    release = threading.Event()
+
+    def leave_a_call():
+        starts = Starts(None)
+        engine_keeper = kept(starts)
+        engine = engine_keeper.ready(soon())
+        start_s = time.monotonic()
+        assert engine_keeper.call(engine, release.wait, limit_s=0.05) is None
+        assert time.monotonic() - start_s < 0.05 + 0.1
+        return starts, engine_keeper, engine
+
+    starts, engine_keeper, engine = calm(leave_a_call)
     with pytest.raises(EngineError, match="still busy with the problem before"):
         engine_keeper.ready(soon(0.01))
     assert engine_keeper.ready(soon()) is starts.engines[1]
